@@ -1,0 +1,1 @@
+"""Publish order-sync events to synceventsd."""

@@ -1,0 +1,29 @@
+"""What can be raised by the client besides TypeError, ValueError and TimeoutError for wrong arguments and lateness."""
+
+from syncevents.wire import Reject
+
+
+class SyncEventsError(Exception):
+    """The base of this library's own errors."""
+
+
+class QueueFull(SyncEventsError):  # noqa: N818 - the public name, after queue.Full
+    """As many events as `max_pending` allows wait for their acknowledgement; this one was not queued."""
+
+
+class Rejected(SyncEventsError):  # noqa: N818 - the public name
+    """The daemon did not store some events.
+
+    `rejects` holds what was rejected since the last flush, at most the newest 1000; `count` says how many it was.
+    """
+
+    def __init__(self, rejects: tuple[Reject, ...], count: int) -> None:
+        first = rejects[0]
+        events = "1 event was" if count == 1 else f"{count} events were"
+        super().__init__(f"{events} rejected, for example id {first.id}: {first.code}: {first.error}")
+        self.rejects = rejects
+        self.count = count
+
+    def __reduce__(self) -> tuple[type["Rejected"], tuple[tuple[Reject, ...], int]]:
+        """Pickle by the arguments, so that the error crosses process boundaries."""
+        return Rejected, (self.rejects, self.count)

@@ -1,0 +1,73 @@
+"""What readers see of an event: the payload as JSON, framed for Server-Sent Events or for WebSocket.
+
+Rule of this file: nothing that a publisher wrote can end a line of the event stream. Names come from the list of event
+types, ids are ours, strings are JSON-escaped, and a raw CR (legal white space inside `data`) becomes a space.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from attrs import frozen
+from msgspec import UNSET
+
+from synceventsd.core.envelope import Envelope
+from synceventsd.core.positions import Position
+
+_encode = msgspec.json.encode
+
+
+@frozen
+class Message:
+    """Something for a reader that is no event: `connection_established`, `keep-alive`, `gap`."""
+
+    event: str
+    position: Position
+    fields: dict[str, object]
+
+
+def payload(head: Envelope, seq: int) -> bytes:
+    """Return the JSON object that readers get for an event, in one line."""
+    business = b"null" if head.business_id is None else b"%d" % head.business_id
+    metadata = b"{}" if head.metadata is UNSET else bytes(head.metadata)
+    text = b'{"id":%b,"type":%b,"integration_id":%d,"business_id":%b,"timestamp":%b,"data":%b,"metadata":%b,"seq":%d}' % (
+        _encode(head.id),
+        _encode(head.event_type),
+        head.integration_id,
+        business,
+        _encode(head.timestamp),
+        bytes(head.data),
+        metadata,
+        seq,
+    )
+    # A raw CR can only be white space here (JSON forbids it inside strings), but it would end the line of the stream.
+    return text.replace(b"\r", b" ") if b"\r" in text else text
+
+
+def sse_event(name: str, position: Position, data: bytes) -> bytes:
+    """Return one event of the stream; `data` must be a single line."""
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (str(position).encode(), name.encode(), data)
+
+
+def sse_retry(seconds: float) -> bytes:
+    """Return the line that tells the browser how long to wait before it connects again."""
+    return b"retry: %d\n\n" % round(seconds * 1000)
+
+
+def sse_keep_alive(position: Position) -> bytes:
+    """Return the frame that is sent when nothing else was for a while."""
+    return sse_event("keep-alive", position, b"ping")
+
+
+def sse_message(message: Message) -> bytes:
+    """Return `connection_established` or `gap` for the event stream."""
+    return sse_event(message.event, message.position, _encode(message.fields))
+
+
+def ws_event(name: str, position: Position, data: bytes) -> str:
+    """Return one event as a WebSocket text message."""
+    return (b'{"event":%b,"id":%b,"payload":%b}' % (_encode(name), _encode(str(position)), data)).decode()
+
+
+def ws_message(message: Message) -> str:
+    """Return `connection_established`, `keep-alive` or `gap` as a WebSocket text message."""
+    return _encode({"event": message.event, "id": str(message.position), **message.fields}).decode()

@@ -1,0 +1,87 @@
+"""The words that all rooms use: a group of events as the log holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from attrs import define, field
+
+from synceventsd.core import frames
+from synceventsd.core.envelope import Envelope, decode_stored
+from synceventsd.core.positions import Position
+
+GLOBAL = 0  # stands for "no business" in an index; real ids begin at 1
+
+
+@define(eq=False)
+class Group:
+    """Consecutive events that were committed together; what derives from them is worked out once, when first asked.
+
+    A group and not an event is the unit of the log, of its index and of the tail: the cost of a row, of an index entry
+    and of a wake-up is then paid once for many events.
+
+    Attributes:
+        first: number of the first event.
+        epoch: name of the epoch that accepted them.
+        accepted_at: when, in seconds since 1970 (wall clock).
+        lines: the events as they came and as they leave.
+    """
+
+    first: int
+    epoch: str
+    accepted_at: float
+    lines: Sequence[bytes]
+    _heads: Sequence[Envelope] | None = None
+    _frames: list[bytes | None] | None = field(default=None, init=False)
+    _by_business: dict[int, list[int]] | None = field(default=None, init=False)
+
+    @property
+    def last(self) -> int:
+        """Return the number of the last event."""
+        return self.first + len(self.lines) - 1
+
+    @property
+    def heads(self) -> Sequence[Envelope]:
+        """Return the decoded envelopes."""
+        if self._heads is None:
+            self._heads = [decode_stored(line) for line in self.lines]
+        return self._heads
+
+    @property
+    def by_business(self) -> dict[int, list[int]]:
+        """Return which indexes belong to which business; global events stand under `GLOBAL`."""
+        if self._by_business is None:
+            places: dict[int, list[int]] = {}
+            for index, head in enumerate(self.heads):
+                places.setdefault(head.business_id or GLOBAL, []).append(index)
+            self._by_business = places
+        return self._by_business
+
+    def indexes(self, business_id: int | None, after: int) -> Iterator[int]:
+        """Yield, in order, the indexes of what a reader of this business may see, beyond event number `after`."""
+        skip = after + 1 - self.first
+        if business_id is None:
+            return iter(range(max(skip, 0), len(self.lines)))
+        own, everybody = self.by_business.get(business_id, ()), self.by_business.get(GLOBAL, ())
+        merged = sorted((*own, *everybody)) if own and everybody else own or everybody
+        return (index for index in merged if index >= skip)
+
+    def position(self, index: int) -> Position:
+        """Return the position right after one event."""
+        return Position(self.epoch, self.first + index)
+
+    def sse(self, index: int) -> bytes:
+        """Return the event's frame for the event stream; encoded once, shared by all readers."""
+        if self._frames is None:
+            self._frames = [None] * len(self.lines)
+        frame = self._frames[index]
+        if frame is None:
+            head = self.heads[index]
+            frame = frames.sse_event(head.event_type, self.position(index), frames.payload(head, self.first + index))
+            self._frames[index] = frame
+        return frame
+
+    def ws(self, index: int) -> str:
+        """Return the event as a WebSocket message."""
+        head = self.heads[index]
+        return frames.ws_event(head.event_type, self.position(index), frames.payload(head, self.first + index))

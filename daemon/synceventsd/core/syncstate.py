@@ -1,0 +1,168 @@
+"""The sync status as a fold: what an integration's events say about its syncs.
+
+`fold` is a pure function of the state before and one event, so the status can be rebuilt from the log at any time, and
+the order of the log is all that counts: the clock only says when something was last heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from attrs import evolve, frozen
+
+from synceventsd.core.envelope import Envelope
+
+STARTED: Final = "integration.sync.started"
+COMPLETED: Final = "integration.sync.completed"
+FAILED: Final = "integration.sync.failed"
+_COUNTER: Final = {
+    "integration.sync.order.created": "created_orders",
+    "integration.sync.order.updated": "updated_orders",
+    "integration.sync.order.rejected": "rejected_orders",
+}
+_COUNTS: Final = ("total_orders", "created_orders", "updated_orders", "rejected_orders")
+
+
+@frozen
+class Run:
+    """A sync that is going on."""
+
+    integration_type: str
+    started_at: str
+    params: dict[str, Any]
+    created_orders: int = 0
+    updated_orders: int = 0
+    rejected_orders: int = 0
+
+
+@frozen
+class SyncState:
+    """What is known of the syncs of one integration for one business (None: global events).
+
+    Attributes:
+        seq: number of the latest event that belongs here.
+        heard_at: when that was accepted, in seconds since 1970.
+        turn_seq: number of the latest started, completed or failed event; says whose sync is the latest.
+        run: the sync that is going on, or None.
+        last_sync: summary of the latest finished one, or None.
+    """
+
+    integration_id: int
+    business_id: int | None
+    seq: int = 0
+    heard_at: float = 0.0
+    turn_seq: int = 0
+    started: bool = False
+    completed: bool = False
+    failed: bool = False
+    run: Run | None = None
+    last_sync: dict[str, Any] | None = None
+
+
+def fold(state: SyncState, head: Envelope, seq: int, accepted_at: float) -> SyncState:
+    """Return the state after one more event of the same integration and business.
+
+    A second start without an end replaces the run: the process that began the first one is gone. Orders outside a run
+    count for nothing but show that the integration is alive.
+    """
+    counter = _COUNTER.get(head.event_type)
+    if counter is not None:
+        run = state.run and evolve(state.run, **{counter: getattr(state.run, counter) + 1})
+        return evolve(state, seq=seq, heard_at=accepted_at, run=run)
+    if head.event_type == STARTED:
+        return evolve(state, seq=seq, heard_at=accepted_at, turn_seq=seq, started=True, run=_begin(head))
+    if head.event_type == COMPLETED:
+        summary = _summary(state.run, head, "completed")
+        return evolve(
+            state, seq=seq, heard_at=accepted_at, turn_seq=seq, completed=True, run=None, last_sync=summary
+        )
+    if head.event_type == FAILED:
+        summary = _summary(state.run, head, "failed")
+        return evolve(state, seq=seq, heard_at=accepted_at, turn_seq=seq, failed=True, run=None, last_sync=summary)
+    return state  # an extra type: passed on, but no part of a sync
+
+
+def view(states: Iterable[SyncState], now: float, stalled_after: float) -> dict[str, Any]:
+    """Return the answer for one integration.
+
+    Args:
+        states: its states, of one business or of all that may be seen.
+        now: seconds since 1970.
+        stalled_after: seconds without an event after which a running sync is called stalled.
+    """
+    known = list(states)
+    latest = max(known, key=lambda state: state.turn_seq, default=None)
+    run = None if latest is None else latest.run
+    return {
+        "success": True,
+        "in_progress": run is not None,
+        "stalled": latest is not None and run is not None and now - latest.heard_at >= stalled_after,
+        "sync_state": None if latest is None or run is None else _running(latest, run),
+        "business_id": None if latest is None else latest.business_id,
+        "last_started": any(state.started for state in known),
+        "last_completed": any(state.completed for state in known),
+        "last_failed": any(state.failed for state in known),
+        "last_sync": None if latest is None else latest.last_sync,
+    }
+
+
+def _running(state: SyncState, run: Run) -> dict[str, Any]:
+    return {
+        "integration_id": state.integration_id,
+        "integration_type": run.integration_type,
+        "status": "in_progress",
+        "started_at": run.started_at,
+        "params": run.params,
+        **_counts(run),
+    }
+
+
+def _counts(run: Run) -> dict[str, int]:
+    total = run.created_orders + run.updated_orders + run.rejected_orders
+    return {
+        "total_orders": total,
+        "created_orders": run.created_orders,
+        "updated_orders": run.updated_orders,
+        "rejected_orders": run.rejected_orders,
+    }
+
+
+def _begin(head: Envelope) -> Run:
+    data = _data(head)
+    params = data.get("params")
+    return Run(
+        integration_type=_text(data.get("integration_type")),
+        started_at=_text(data.get("started_at")) or str(head.timestamp),
+        params=params if isinstance(params, dict) else {},
+    )
+
+
+def _summary(run: Run | None, head: Envelope, status: str) -> dict[str, Any]:
+    """Return the summary of a finished sync: what its last event says, else what was counted."""
+    data = _data(head)
+    counted: Mapping[str, int] = {} if run is None else _counts(run)
+    summary: dict[str, Any] = {
+        "integration_id": head.integration_id,
+        "integration_type": _text(data.get("integration_type")) or (run.integration_type if run else ""),
+        "status": status,
+        "started_at": run.started_at if run else None,
+        "finished_at": _text(data.get(f"{status}_at")) or str(head.timestamp),
+        "params": run.params if run else {},
+    }
+    for key in _COUNTS:
+        told = data.get(key)
+        summary[key] = told if isinstance(told, int) and not isinstance(told, bool) else counted.get(key, 0)
+    if status == "failed":
+        summary["error"] = _text(data.get("error"))
+    return summary
+
+
+def _data(head: Envelope) -> dict[str, Any]:
+    data = msgspec.json.decode(head.data)
+    return data if isinstance(data, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,11 @@
+"""The event log: the one durable thing. Only this package touches SQLite.
+
+`store` writes (one connection, one thread at a time), `reader` reads (read-only connections), `committer` turns what the
+connections hand in into group commits, `tail` keeps the newest groups in memory, and `log` is what the other rooms see.
+"""
+
+from synceventsd.eventlog.committer import Lot, Rejected, Source
+from synceventsd.eventlog.log import EventLog, open_log
+from synceventsd.eventlog.reader import ProducerState
+
+__all__ = ["EventLog", "Lot", "ProducerState", "Rejected", "Source", "open_log"]

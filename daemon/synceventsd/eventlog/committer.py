@@ -1,0 +1,318 @@
+"""Group commit: take what all connections have handed in, write it in one transaction, then tell each of them.
+
+Rule of this file: a line is settled (and so acknowledged) after the transaction that holds it is durable, never before.
+While one group is being synced the next one gathers, so groups grow with the load and a sync costs little an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+import trio
+from attrs import define, field, frozen
+
+from synceventsd.core import backoff
+from synceventsd.core.envelope import Envelope, Fault
+from synceventsd.core.errors import StorageUnavailable
+from synceventsd.core.model import Group
+from synceventsd.eventlog.store import Commit, ProducerCount, RejectRow, Store
+from synceventsd.logs import get_logger
+
+log = get_logger("eventlog")
+T = TypeVar("T")
+
+# One row of the log: small enough to be read in a short slice, large enough that its fixed cost is spread.
+MAX_GROUP_EVENTS: Final = 1024
+MAX_GROUP_BYTES: Final = 512 * 1024
+
+# What may wait for the next commit, over all connections; past that, connections stop reading. 0.1 s at full speed.
+MAX_PENDING_BYTES: Final = 8 * 2**20
+
+UPKEEP_EVERY: Final = 1.0  # seconds: how soon the mark is saved and retention looked at when nothing is published
+RETENTION_GROUPS: Final = 256  # groups deleted in one transaction: about 5 ms, so that no commit waits longer
+PRODUCER_MEMORY: Final = 7 * 86400.0  # seconds; contract, section 4
+FORGET_EVERY: Final = 3600.0  # seconds
+
+
+@frozen
+class Rejected:
+    """A line that is not stored, with its number."""
+
+    line: int
+    fault: Fault
+
+
+class Source(Protocol):
+    """A connection, as the committer sees it."""
+
+    @property
+    def producer(self) -> str | None:
+        """The producer's id; None for an anonymous connection."""
+
+    @property
+    def uid(self) -> int:
+        """The user at the other end."""
+
+    def settled(self, upto: int, rejects: Sequence[Rejected]) -> None:
+        """Learn that all lines up to `upto` are dealt with for good."""
+
+
+@define(eq=False)
+class Lot:
+    """What a connection hands in at once: lines `first` to `upto`, each either an event or a reject."""
+
+    source: Source
+    first: int
+    upto: int
+    lines: list[bytes]
+    heads: list[Envelope]
+    rejects: list[Rejected]
+    size: int
+
+
+@define(eq=False)
+class Retention:
+    """How long events are kept for replay, and how much the log may hold at all (bytes, seconds)."""
+
+    max_bytes: int
+    retain_bytes: int
+    retain_seconds: float
+
+
+def compose(lots: Sequence[Lot], first: int, epoch: str, at: float) -> list[Group]:
+    """Cut the events of all lots, in order, into groups that begin at number `first`."""
+    groups: list[Group] = []
+    lines: list[bytes] = []
+    heads: list[Envelope] = []
+    size = 0
+    for lot in lots:
+        for line, head in zip(lot.lines, lot.heads, strict=True):
+            if lines and (len(lines) >= MAX_GROUP_EVENTS or size + len(line) > MAX_GROUP_BYTES):
+                groups.append(Group(first, epoch, at, lines, heads))
+                first, lines, heads, size = first + len(lines), [], [], 0
+            lines.append(line)
+            heads.append(head)
+            size += len(line)
+    if lines:
+        groups.append(Group(first, epoch, at, lines, heads))
+    return groups
+
+
+def refused(lot: Lot, fault: Fault) -> Lot:
+    """Return the lot with every event of it rejected."""
+    known = {reject.line for reject in lot.rejects}
+    numbers = (number for number in range(lot.first, lot.upto + 1) if number not in known)
+    more = [
+        Rejected(number, Fault(fault.code, fault.error, head.id if isinstance(head.id, str) else None))
+        for number, head in zip(numbers, lot.heads, strict=True)
+    ]
+    rejects = sorted((*lot.rejects, *more), key=lambda reject: reject.line)
+    return Lot(lot.source, lot.first, lot.upto, [], [], rejects, 0)
+
+
+@define(eq=False)
+class Committer:
+    """The one writer of the log. Owns what is pending, the lane to the store, and the knowledge whether storing works.
+
+    Attributes:
+        failing: why the log cannot be written just now, or None.
+        full: whether new events are being rejected with `buffer_full`.
+        beat: `trio.current_time()` of the last sign of progress, for the watchdog.
+    """
+
+    store: Store
+    retention: Retention
+    wall_clock: Callable[[], float]
+    on_commit: Callable[[Sequence[Group]], None]
+    owed_from: Callable[[], int]  # events up to this number are out, and their text may be deleted
+    mark: Callable[[], int]  # up to where Redis has everything
+    failing: str | None = field(default=None, init=False)
+    full: bool = field(default=False, init=False)
+    beat: float = field(default=0.0, init=False)
+    rejected_full: int = field(default=0, init=False)
+    _pending: list[Lot] = field(factory=list, init=False)
+    _pending_bytes: int = field(default=0, init=False)
+    _in_flight: list[Lot] = field(factory=list, init=False)
+    _seen: dict[str, tuple[int, int]] = field(factory=dict, init=False)
+    _work: trio.Event = field(factory=trio.Event, init=False)
+    _landed: trio.Event = field(factory=trio.Event, init=False)
+    _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
+    _forgot_at: float = field(default=0.0, init=False)
+
+    # What connections call
+
+    def hand_in(self, lot: Lot) -> None:
+        """Queue a lot for the next commit; `lot.source.settled` is called when it is durable."""
+        self._pending.append(lot)
+        self._pending_bytes += lot.size
+        self._work.set()
+
+    async def wait_room(self) -> None:
+        """Wait until more may be handed in: while storing fails, that is not before it works again."""
+        while self.failing is not None or self._pending_bytes > MAX_PENDING_BYTES:
+            await self._landed.wait()
+
+    async def withdraw(self, producer: str) -> None:
+        """Drop what the producer's connections handed in and is not being written yet; wait for what is.
+
+        On return everything that they handed in is either dealt with or dropped for good. Cancelling leaves it dropped.
+        """
+        kept = [lot for lot in self._pending if lot.source.producer != producer]
+        self._pending = kept
+        self._pending_bytes = sum(lot.size for lot in kept)
+        while any(lot.source.producer == producer for lot in self._in_flight):
+            await self._landed.wait()
+
+    async def wait_settled(self, source: Source) -> None:
+        """Wait until nothing that the source handed in is open."""
+        while any(lot.source is source for lot in (*self._pending, *self._in_flight)):
+            await self._landed.wait()
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing is pending."""
+        while self._pending or self._in_flight:
+            await self._landed.wait()
+
+    def greet(self, producer: str, uid: int, acked: int) -> None:
+        """Note that a producer said hello; saved with the next commit."""
+        self._seen[producer] = (uid, acked)
+        self._work.set()
+
+    async def in_lane(self, work: Callable[..., T], *args: Any) -> T:
+        """Run one of the store's methods in the writer's lane; never abandoned, so it is done or not begun."""
+        return await trio.to_thread.run_sync(partial(work, *args), limiter=self._lane)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Return how much text waits for the next commit."""
+        return self._pending_bytes
+
+    # The loop
+
+    async def run(self) -> None:
+        """Commit for ever. Cancelled, it finishes the transaction it is in and leaves the rest unacknowledged."""
+        while True:
+            with trio.move_on_after(UPKEEP_EVERY):
+                await self._work.wait()
+            self.beat = trio.current_time()
+            if self._work.is_set():
+                self._work = trio.Event()
+                await self._commit_pending()
+            else:
+                await self._upkeep()
+
+    async def _commit_pending(self) -> None:
+        lots, self._pending, self._pending_bytes = self._pending, [], 0
+        self._in_flight = lots
+        size = sum(lot.size for lot in lots)
+        if size and await self._is_full(size):
+            lots = self._refuse(lots)
+        commit = self._commit_of(lots)
+        await self._write(commit)
+        if commit.groups:
+            self.on_commit(commit.groups)
+        self._in_flight = []
+        for lot in lots:
+            lot.source.settled(lot.upto, lot.rejects)
+        self._land()
+
+    def _commit_of(self, lots: Sequence[Lot]) -> Commit:
+        at = self.wall_clock()
+        counts: dict[str, ProducerCount] = {}
+        rejects: list[RejectRow] = []
+        for lot in lots:
+            producer = lot.source.producer
+            if producer is not None:
+                counts[producer] = ProducerCount(producer, lot.source.uid, lot.upto)
+                rejects.extend(
+                    RejectRow(producer, reject.line, reject.fault.event_id, reject.fault.code, reject.fault.error)
+                    for reject in lot.rejects
+                )
+        groups = compose(lots, self.store.last + 1, self.store.epochs.current.name, at)
+        seen, self._seen = self._seen, {}
+        return Commit(
+            at=at,
+            groups=groups,
+            producers=tuple(counts.values()),
+            rejects=rejects,
+            forwarded=self.mark(),
+            seen=[(producer, uid, acked) for producer, (uid, acked) in seen.items()],
+        )
+
+    async def _write(self, commit: Commit) -> None:
+        """Write the commit, for as long as it takes; what failed is told once, and once when it works again."""
+        failures = 0
+        while True:
+            try:
+                await self.in_lane(self.store.append, commit)
+            except StorageUnavailable as error:
+                failures += 1
+                self._fail(error)
+                await trio.sleep(backoff.delay(failures, 0.5))
+                self.beat = trio.current_time()
+            else:
+                break
+            if await self._reopen() and commit.groups and self.store.last >= commit.groups[-1].last:
+                break  # the transaction that reported an error is in the file after all, and durable by now
+        if self.failing is not None:
+            self.failing = None
+            log.info("storage.recovered", failures=failures)
+
+    async def _reopen(self) -> bool:
+        try:
+            await self.in_lane(self.store.reopen)
+        except StorageUnavailable as error:
+            self._fail(error)
+            return False
+        return True
+
+    def _fail(self, error: StorageUnavailable) -> None:
+        if self.failing is None:
+            log.error("storage.failing", reason=str(error), effect="nothing is read or acknowledged until it works")
+        self.failing = str(error)
+
+    def _land(self) -> None:
+        self._landed.set()
+        self._landed = trio.Event()
+
+    # Limits
+
+    async def _is_full(self, size: int) -> bool:
+        while self.store.used + size > self.retention.max_bytes:
+            if not await self._prune(keep_bytes=0):
+                return True
+        return False
+
+    def _refuse(self, lots: Sequence[Lot]) -> list[Lot]:
+        error = (
+            f"the buffer is full: {self.store.used} of {self.retention.max_bytes} bytes (storage.max_bytes) are taken "
+            "by events that Redis has not got yet"
+        )
+        if not self.full:
+            self.full = True
+            log.error("storage.full", used=self.store.used, limit=self.retention.max_bytes)
+        self.rejected_full += sum(len(lot.lines) for lot in lots)
+        return [refused(lot, Fault("buffer_full", error)) for lot in lots]
+
+    async def _upkeep(self) -> None:
+        if self.mark() > self.store.forwarded:
+            await self._write(self._commit_of(()))
+        now = self.wall_clock()
+        try:
+            if await self._prune(self.retention.retain_bytes):
+                self._work.set()  # there may be more to delete: come back soon, but let a commit go first
+            if now - self._forgot_at > FORGET_EVERY:
+                await self.in_lane(self.store.forget_producers, now - PRODUCER_MEMORY)
+                self._forgot_at = now
+            await self.in_lane(partial(self.store.checkpoint_if_due, idle=True))
+        except StorageUnavailable as error:
+            log.warning("storage.upkeep_failed", reason=str(error))
+        if self.full and self.store.used + MAX_GROUP_BYTES < self.retention.max_bytes:
+            self.full = False
+            log.info("storage.room_again", used=self.store.used, limit=self.retention.max_bytes)
+
+    async def _prune(self, keep_bytes: int) -> int:
+        older_than = self.wall_clock() - self.retention.retain_seconds
+        return await self.in_lane(self.store.prune, self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS)

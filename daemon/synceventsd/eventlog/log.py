@@ -1,0 +1,302 @@
+"""What the other rooms see of the log: append by handing in, read by position, and what is known of its state."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import trio
+from attrs import define, field, frozen
+
+from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
+from synceventsd.core.filters import Filter
+from synceventsd.core.model import Group
+from synceventsd.core.positions import Epochs, Position, Resume, resume
+from synceventsd.eventlog.committer import Committer, Retention
+from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, open_reader
+from synceventsd.eventlog.schema import FILE_NAME, Durability
+from synceventsd.eventlog.store import LedgerEntry, Store, store_in
+from synceventsd.eventlog.tail import Tail
+from synceventsd.logs import get_logger
+
+log = get_logger("eventlog")
+T = TypeVar("T")
+
+READ_BYTES: Final = 256 * 1024  # how much text one read from the disk brings: a short slice, a few chunks for a reader
+
+
+@frozen
+class Slice:
+    """Consecutive groups for one reader.
+
+    Attributes:
+        groups: oldest first; the first may begin before the position asked for.
+        upto: everything that the reader may see up to this number is in `groups`.
+    """
+
+    groups: Sequence[Group]
+    upto: int
+
+
+@frozen
+class LogStatistics:
+    """A snapshot for people and metrics; sizes in bytes."""
+
+    last: int
+    oldest: int
+    forwarded: int
+    used: int
+    limit: int
+    pending_bytes: int
+    failing: str | None
+    full: bool
+
+
+@define(eq=False)
+class EventLog:
+    """The durable log. One owner of every number: `last`, `oldest`, `forwarded`.
+
+    Attributes:
+        last: number of the newest durable event (0: none yet).
+        forwarded: Redis has executed everything up to this number; equals `last` where Redis is off.
+    """
+
+    _store: Store
+    _reader: Reader
+    committer: Committer = field(init=False)
+    last: int = field(init=False)
+    _retention: Retention
+    _wall_clock: Callable[[], float]
+    _forwarding: bool
+    _forwarded: int = field(init=False)
+    _syncs_upto: int = field(default=0, init=False)
+    _followers: list[Callable[[Group], None]] = field(factory=list, init=False)
+    _tail: Tail = field(factory=Tail, init=False)
+    _moved: trio.Event = field(factory=trio.Event, init=False)
+    _reading: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.last = self._store.last
+        self._forwarded = min(self._store.forwarded, self.last)
+        self.committer = Committer(
+            self._store,
+            self._retention,
+            self._wall_clock,
+            self._on_commit,
+            lambda: min(self.forwarded, self._syncs_upto),
+            lambda: self.forwarded,
+        )
+
+    # State
+
+    @property
+    def log_id(self) -> str:
+        """Return the log's UUID; a new log is never taken for an old one."""
+        return self._store.log_id
+
+    @property
+    def epochs(self) -> Epochs:
+        """Return the epochs, the running one last."""
+        return self._store.epochs
+
+    @property
+    def oldest(self) -> int:
+        """Return the number of the oldest event kept; `last + 1` when none is."""
+        return self._store.oldest
+
+    @property
+    def forwarded(self) -> int:
+        """Return up to which number Redis has executed everything."""
+        return self._forwarded if self._forwarding else self.last
+
+    def mark_forwarded(self, seq: int) -> None:
+        """Note that everything up to `seq` is out; saved with the next commit, at the latest a second later.
+
+        Lower than before is possible: where Redis lost the cursor, events go out again.
+        """
+        self._forwarded = seq
+
+    def statistics(self) -> LogStatistics:
+        """Return a snapshot."""
+        return LogStatistics(
+            self.last,
+            self.oldest,
+            self.forwarded,
+            self._store.used,
+            self._retention.max_bytes,
+            self.committer.pending_bytes,
+            self.committer.failing,
+            self.committer.full,
+        )
+
+    def follow(self, follower: Callable[[Group], None]) -> None:
+        """Call `follower(group)` for each group once it is durable and before any line of it is acknowledged."""
+        self._followers.append(follower)
+
+    def _on_commit(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            self._tail.add(group)
+            self.last = group.last
+            for follower in self._followers:
+                follower(group)
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def wait_beyond(self, seq: int) -> None:
+        """Wait until there is an event beyond number `seq`."""
+        while self.last <= seq:
+            await self._moved.wait()
+
+    # Reading
+
+    def tail_beyond(self, after: int) -> Slice | None:
+        """Return the groups beyond `after` from memory, or None when they reach further back than that."""
+        if after >= self.last:
+            return Slice((), self.last)
+        return Slice(list(self._tail.beyond(after)), self.last) if self._tail.covers(after) else None
+
+    async def read(self, after: int, business: int | None = None, max_bytes: int = READ_BYTES) -> Slice:
+        """Return groups beyond `after`, from memory where they are there, else up to `max_bytes` from the disk.
+
+        Raises:
+            StorageUnavailable: the log cannot be read now.
+            LogDamaged: the next group does not read.
+        """
+        recent = self.tail_beyond(after)
+        if recent is not None:
+            return recent
+        last = self.last
+        groups = await self._read(self._reader.groups, self.epochs, after, max_bytes, business)
+        size = sum(sum(map(len, group.lines)) for group in groups)
+        # A short answer means that there was no more to find, so the reader has seen everything up to `last`.
+        return Slice(groups, groups[-1].last if groups and size >= max_bytes else max(last, groups[-1].last if groups else 0))
+
+    async def replay_start(self, filter_: Filter, count: int) -> int:
+        """Return the number after which the newest `count` events that match begin."""
+        if count <= 0 or self.last == 0:
+            return self.last
+        start = await self._read(self._reader.replay_start, filter_, count, self.last)
+        return max(start, self.oldest - 1)
+
+    async def producer(self, producer: str, acked: int) -> ProducerState:
+        """Return what is known of a producer."""
+        return await self._read(self._reader.producer, producer, acked)
+
+    async def backlog(self) -> Backlog:
+        """Return what waits for Redis: bytes of text, and since when the oldest of it waits."""
+        if self.forwarded >= self.last:
+            return Backlog(0, None)
+        return await self._read(self._reader.backlog, self.forwarded, self._store.total_bytes)
+
+    async def ledger(self, newest: int = 50) -> list[LedgerEntry]:
+        """Return the newest entries of the ledger of losses."""
+        return await self._read(self._reader.ledger, newest)
+
+    def resume(self, last_event_id: str) -> Resume:
+        """Return where the reader who sent this `Last-Event-ID` goes on."""
+        return resume(last_event_id, self.epochs, self.oldest, self.last)
+
+    def position(self, seq: int) -> Position:
+        """Return the position right after event `seq`, to be given to somebody who will come back with it."""
+        return self.epochs.at(seq)
+
+    # The sync status, which lives beside the events
+
+    async def load_syncs(self) -> tuple[int, list[bytes]]:
+        """Return the saved sync states and the number of the event after which they were saved."""
+        upto, states = await self._read(self._reader.syncs)
+        self._syncs_upto = upto
+        return upto, states
+
+    async def save_syncs(self, rows: Sequence[tuple[int, int, bytes]], upto: int) -> None:
+        """Save changed sync states; retention takes no event that they do not cover."""
+        await self.committer.in_lane(self._store.save_syncs, rows, upto)
+        self._syncs_upto = upto
+
+    async def write_ledger(self, reason: str, first: int | None, last: int | None, count: int, detail: str) -> None:
+        """Add something that was lost, dropped or skipped to the ledger."""
+        entry = LedgerEntry(self._wall_clock(), reason, first, last, count, detail)
+        await self.committer.in_lane(self._store.write_ledger, entry)
+
+    async def _read(self, work: Callable[..., T], *args: Any) -> T:
+        # Never abandoned: the thread must not use the connection while the next one does.
+        return await trio.to_thread.run_sync(work, *args, limiter=self._reading)
+
+
+@asynccontextmanager
+async def open_log(
+    state_dir: Path,
+    durability: Durability,
+    retention: Retention,
+    *,
+    forwarding: bool,
+    wall_clock: Callable[[], float] = time.time,
+) -> AsyncIterator[EventLog]:
+    """Open the log of a state directory, alone; close it last.
+
+    Raises:
+        StartupError: the directory cannot be used, or another daemon uses it.
+    """
+    lock = _lock(state_dir)
+    store = store_in(state_dir, durability)
+    try:
+        await trio.to_thread.run_sync(_open_store, store)
+        reader = open_reader(store.path)
+        try:
+            yield EventLog(store, reader, retention, wall_clock, forwarding)
+        finally:
+            reader.close()
+            store.close()
+    finally:
+        os.close(lock)
+
+
+def _lock(state_dir: Path) -> int:
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartupError(
+            f"storage.state_dir = {state_dir}: {error.strerror}; name a directory that this user can write to"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StartupError(
+            f"storage.state_dir = {state_dir} is in use by another synceventsd; stop it, or name another directory"
+        ) from error
+    return lock
+
+
+def _open_store(store: Store) -> None:
+    try:
+        store.open()
+    except LogDamaged as error:
+        _move_aside(store.path, error)
+        store.open()
+        store.begin_epoch()
+        store.write_ledger(
+            LedgerEntry(time.time(), "log_damaged", None, None, 0, f"{error}; the old log was moved aside, a new one begun")
+        )
+        return
+    except StorageUnavailable as error:
+        raise StartupError(f"storage.state_dir = {store.path.parent}: the log cannot be opened: {error}") from error
+    store.begin_epoch()
+
+
+def _move_aside(path: Path, why: LogDamaged) -> None:
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    for suffix in ("", "-wal", "-shm"):
+        part = Path(f"{path}{suffix}")
+        if part.exists():
+            part.rename(f"{path}.damaged-{stamp}{suffix}")
+    log.error("log.damaged", reason=str(why), moved_to=f"{path}.damaged-{stamp}")
+
+
+__all__ = ["FILE_NAME", "EventLog", "LogStatistics", "Retention", "Slice", "open_log"]

@@ -1,0 +1,180 @@
+"""The reading side: one read-only connection, called from one thread at a time. Reads are short, so that the WAL can be reset."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, frozen
+
+from synceventsd.core.errors import LogDamaged
+from synceventsd.core.filters import Filter
+from synceventsd.core.model import GLOBAL, Group
+from synceventsd.core.positions import Epochs
+from synceventsd.eventlog.schema import connect_reader, translated
+from synceventsd.eventlog.store import LedgerEntry, RejectRow
+
+_COLUMNS: Final = "first, accepted_at, crc, lines"
+_ROWS_A_STEP: Final = 64
+
+
+@frozen
+class ProducerState:
+    """What the log knows of a producer: who opened it, how many lines are dealt with, and what was rejected."""
+
+    uid: int | None
+    accepted: int
+    rejects: tuple[RejectRow, ...] = ()
+
+
+@frozen
+class Backlog:
+    """What lies beyond a number: how much text, and since when the oldest of it waits (seconds since 1970)."""
+
+    size: int
+    oldest_at: float | None
+
+
+@define(eq=False)
+class Reader:
+    """One read-only connection."""
+
+    path: Path
+    _db: sqlite3.Connection
+
+    def groups(self, epochs: Epochs, after: int, max_bytes: int, business: int | None) -> list[Group]:
+        """Return the groups that reach beyond event `after`, oldest first, until they make up `max_bytes` of text.
+
+        The first one may begin before `after`. With a business: only the groups with events that it may see.
+
+        Raises:
+            LogDamaged: the very next group does not read.
+        """
+        start = self._group_of(after + 1)
+        found: list[Group] = []
+        size = 0
+        while size < max_bytes:
+            rows = self._rows_from(start, business)
+            for first, accepted_at, crc, lines in rows:
+                if zlib.crc32(lines) != crc:
+                    if found:
+                        return found
+                    raise LogDamaged(f"checksum of the group from event {first} does not match")
+                group = Group(first, epochs.at(first).epoch, accepted_at, lines.split(b"\n"))
+                if group.last <= after:
+                    continue
+                found.append(group)
+                size += len(lines)
+                if size >= max_bytes:
+                    return found
+            if len(rows) < _ROWS_A_STEP:
+                return found
+            start = rows[-1][0] + 1
+        return found
+
+    def replay_start(self, filter_: Filter, count: int, upto: int) -> int:
+        """Return the number after which the newest `count` matching events, up to number `upto`, begin."""
+        wanted, before = count, upto + 1
+        while True:
+            firsts = self._firsts_before(before, filter_.business_id)
+            for first in firsts:
+                (lines,) = self._one("SELECT lines FROM event_group WHERE first = ?", (first,)) or (None,)
+                if lines is None:
+                    continue  # retention was faster
+                group = Group(first, "", 0.0, lines.split(b"\n"))
+                matching = [
+                    index
+                    for index in group.indexes(filter_.business_id, first - 1)
+                    if first + index <= upto and filter_.matches(group.heads[index])
+                ]
+                if len(matching) >= wanted:
+                    return first + matching[len(matching) - wanted] - 1
+                wanted -= len(matching)
+            if len(firsts) < _ROWS_A_STEP:
+                return 0
+            before = firsts[-1]
+
+    def producer(self, producer: str, acked: int) -> ProducerState:
+        """Return what is known of a producer, with its rejects above `acked`."""
+        row = self._one("SELECT uid, accepted FROM producer WHERE id = ?", (producer,))
+        if row is None:
+            return ProducerState(None, 0)
+        rejects = self._all(
+            "SELECT producer, line, event_id, code, error FROM reject WHERE producer = ? AND line > ? ORDER BY line",
+            (producer, acked),
+        )
+        return ProducerState(row[0], row[1], tuple(RejectRow(*reject) for reject in rejects))
+
+    def backlog(self, after: int, total_bytes: int) -> Backlog:
+        """Return what lies beyond event `after`."""
+        row = self._one(
+            "SELECT first, count, bytes_before, length(lines), accepted_at FROM event_group WHERE first <= ?"
+            " ORDER BY first DESC LIMIT 1",
+            (after + 1,),
+        )
+        if row is None or row[0] + row[1] - 1 <= after:
+            return Backlog(0, None)
+        first, count, before, size, accepted_at = row
+        return Backlog(total_bytes - before - size * (after + 1 - first) // count, accepted_at)
+
+    def syncs(self) -> tuple[int, list[bytes]]:
+        """Return the saved sync states, and the number of the event after which they were saved."""
+        row = self._one("SELECT value FROM meta WHERE key = 'syncs_upto'", ())
+        return (0 if row is None else int(row[0]), [state for (state,) in self._all("SELECT state FROM sync", ())])
+
+    def ledger(self, newest: int) -> list[LedgerEntry]:
+        """Return the newest entries of the ledger of losses, newest first."""
+        rows = self._all("SELECT at, reason, first, last, count, detail FROM ledger ORDER BY id DESC LIMIT ?", (newest,))
+        return [LedgerEntry(*row) for row in rows]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def _group_of(self, seq: int) -> int:
+        row = self._one("SELECT max(first) FROM event_group WHERE first <= ?", (seq,))
+        return seq if row is None or row[0] is None else int(row[0])
+
+    def _rows_from(self, start: int, business: int | None) -> list[Any]:
+        if business is None:
+            return self._all(
+                f"SELECT {_COLUMNS} FROM event_group WHERE first >= ? ORDER BY first LIMIT ?", (start, _ROWS_A_STEP)
+            )
+        return self._all(
+            f"SELECT {_COLUMNS} FROM event_group WHERE first IN ("
+            " SELECT first FROM (SELECT first FROM place WHERE business = ?1 AND first >= ?2 ORDER BY first LIMIT ?4)"
+            " UNION SELECT first FROM (SELECT first FROM place WHERE business = ?3 AND first >= ?2 ORDER BY first LIMIT ?4)"
+            ") ORDER BY first LIMIT ?4",
+            (business, start, GLOBAL, _ROWS_A_STEP),
+        )
+
+    def _firsts_before(self, before: int, business: int | None) -> list[int]:
+        if business is None:
+            rows = self._all(
+                "SELECT first FROM event_group WHERE first < ? ORDER BY first DESC LIMIT ?", (before, _ROWS_A_STEP)
+            )
+        else:
+            rows = self._all(
+                "SELECT first FROM (SELECT first FROM place WHERE business = ?1 AND first < ?2 ORDER BY first DESC LIMIT ?4)"
+                " UNION SELECT first FROM (SELECT first FROM place WHERE business = ?3 AND first < ?2"
+                " ORDER BY first DESC LIMIT ?4) ORDER BY first DESC LIMIT ?4",
+                (business, before, GLOBAL, _ROWS_A_STEP),
+            )
+        return [first for (first,) in rows]
+
+    def _one(self, sql: str, values: Sequence[object]) -> Any:
+        with translated():
+            return self._db.execute(sql, values).fetchone()
+
+    def _all(self, sql: str, values: Sequence[object]) -> list[Any]:
+        with translated():
+            return self._db.execute(sql, values).fetchall()
+
+
+def open_reader(path: Path) -> Reader:
+    """Open a read-only connection to the log at `path`."""
+    with translated():
+        return Reader(path, connect_reader(path))

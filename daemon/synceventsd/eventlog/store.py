@@ -1,0 +1,335 @@
+"""The writing side: one connection, called from one thread at a time, never from the event loop's.
+
+Rule of this file: a method is one transaction, so that a crash leaves all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import uuid
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from attrs import define, field, frozen
+
+from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.model import Group
+from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
+from synceventsd.eventlog.schema import FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
+
+# A producer that sends only rubbish must not fill the disk with explanations of it.
+MAX_REJECTS_KEPT: Final = 20_000
+
+# Pages in the WAL after which a commit is followed by a checkpoint: 16 MiB, so that its cost is spread over many groups.
+CHECKPOINT_PAGES: Final = 4096
+
+
+@frozen
+class ProducerCount:
+    """How many lines of a producer are dealt with for good."""
+
+    producer: str
+    uid: int
+    accepted: int
+
+
+@frozen
+class RejectRow:
+    """A line of a producer that was not stored, kept so that it can be told again."""
+
+    producer: str
+    line: int
+    event_id: str | None
+    code: str
+    error: str
+
+
+@frozen
+class LedgerEntry:
+    """Something that was dropped, skipped or lost: what, which numbers, how many, when (seconds since 1970)."""
+
+    at: float
+    reason: str
+    first: int | None
+    last: int | None
+    count: int
+    detail: str
+
+
+@frozen
+class Commit:
+    """Everything that one transaction writes."""
+
+    at: float
+    groups: Sequence[Group] = ()
+    producers: Sequence[ProducerCount] = ()
+    rejects: Sequence[RejectRow] = ()
+    forwarded: int = 0
+    seen: Sequence[tuple[str, int, int]] = ()  # producer, uid, acked: said hello since the last commit
+
+
+@define(eq=False)
+class Store:
+    """The log's writing connection and what only it knows."""
+
+    path: Path
+    durability: Durability
+    log_id: str = ""
+    epochs: Epochs = field(factory=lambda: Epochs(()))
+    last: int = 0
+    oldest: int = 1
+    forwarded: int = 0
+    total_bytes: int = 0
+    oldest_bytes: int = 0
+    used: int = 0
+    _db: sqlite3.Connection | None = None
+    _wal_pages: int = 0
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """Open the file, check its end, and make everything that is in it durable.
+
+        Raises:
+            LogDamaged: it is not a log of ours, or its newest group does not read.
+            StorageUnavailable: it cannot be opened now.
+        """
+        with translated():
+            self._db = connect_writer(self.path, self.durability)
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            raise StorageUnavailable(
+                f"{self.path} has tables of version {version}, this program knows version {SCHEMA_VERSION}: "
+                "run the newer synceventsd, or name another storage.state_dir"
+            )
+        self._read_state()
+        # After a failed fsync the kernel may show pages that never reached the disk, and call them clean. A full
+        # checkpoint writes them again, from what we read, to another file, and syncs that.
+        self._checkpoint("TRUNCATE")
+
+    def _read_state(self) -> None:
+        with translated():
+            meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+            epochs = self._connection.execute("SELECT name, first FROM epoch ORDER BY number").fetchall()
+            newest = self._connection.execute(
+                "SELECT first, count, bytes_before, crc, lines FROM event_group ORDER BY first DESC LIMIT 1"
+            ).fetchone()
+            oldest = self._connection.execute(
+                "SELECT first, bytes_before FROM event_group ORDER BY first LIMIT 1"
+            ).fetchone()
+        self.log_id = str(meta.get("log_id", ""))
+        self.forwarded = int(meta.get("forwarded", 0))
+        self.epochs = Epochs(tuple(Epoch(name, first) for name, first in epochs))
+        # Retention may take every event away; their numbers must not come back.
+        self.last = int(meta.get("last_deleted", 0))
+        self.total_bytes = int(meta.get("deleted_bytes", 0))
+        self.oldest, self.oldest_bytes = self.last + 1, self.total_bytes
+        if newest is not None:
+            first, count, before, crc, lines = newest
+            if zlib.crc32(lines) != crc:
+                raise LogDamaged(f"checksum of the newest group (from event {first}) does not match")
+            self.last, self.total_bytes = first + count - 1, before + len(lines)
+            self.oldest, self.oldest_bytes = oldest
+        self._measure()
+
+    def begin_epoch(self) -> None:
+        """Write a new epoch, and the log's name if it has none yet; comes before the first append of every start."""
+        name = secrets.token_hex(EPOCH_BYTES)
+        log_id = self.log_id or str(uuid.uuid4())
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('log_id', ?)", (log_id,))
+            db.execute("INSERT INTO epoch (name, first) VALUES (?, ?)", (name, self.last + 1))
+        self.log_id = log_id
+        self.epochs = Epochs((*self.epochs.items, Epoch(name, self.last + 1)))
+
+    def reopen(self) -> None:
+        """Open the file again after a failure; what the failed transaction left is read anew."""
+        self._disconnect()
+        self.open()
+        if not self.epochs.items:
+            self.begin_epoch()
+
+    def close(self) -> None:
+        """Check everything in and close; never raises, because what is committed is durable already."""
+        if self._db is not None:
+            try:
+                self._checkpoint("TRUNCATE")
+            except (StorageUnavailable, LogDamaged):
+                pass
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            try:
+                db.close()
+            except sqlite3.Error:
+                pass  # the descriptor is gone either way, and nothing was promised about what was not committed
+
+    # Writing
+
+    def append(self, commit: Commit) -> None:
+        """Write one group commit; durable when it returns.
+
+        Raises:
+            StorageUnavailable, LogDamaged: nothing was promised; whether it was written is known after `reopen`.
+        """
+        total = self.total_bytes
+        rows = []
+        for group in commit.groups:
+            text = b"\n".join(group.lines)
+            businesses = array("I", group.by_business).tobytes()
+            rows.append((group.first, len(group.lines), group.accepted_at, total, zlib.crc32(text), businesses, text))
+            total += len(text)
+        with self._transaction() as db:
+            if rows:
+                db.executemany("INSERT INTO event_group VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                db.executemany(
+                    "INSERT INTO place VALUES (?, ?)",
+                    [(business, group.first) for group in commit.groups for business in group.by_business],
+                )
+            self._write_producers(db, commit)
+            if commit.forwarded > self.forwarded:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
+        if commit.groups:
+            self.last, self.total_bytes = commit.groups[-1].last, total
+        self.forwarded = max(self.forwarded, commit.forwarded)
+        self._measure()
+
+    def _write_producers(self, db: sqlite3.Connection, commit: Commit) -> None:
+        for producer, uid, acked in commit.seen:
+            db.execute(
+                "INSERT INTO producer VALUES (?, ?, 0, ?) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
+                (producer, uid, commit.at),
+            )
+            db.execute("DELETE FROM reject WHERE producer = ? AND line <= ?", (producer, acked))
+        if commit.producers:
+            db.executemany(
+                "INSERT INTO producer VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET accepted = excluded.accepted, seen_at = excluded.seen_at",
+                [(count.producer, count.uid, count.accepted, commit.at) for count in commit.producers],
+            )
+        if commit.rejects:
+            db.executemany(
+                "INSERT OR REPLACE INTO reject VALUES (?, ?, ?, ?, ?)",
+                [(row.producer, row.line, row.event_id, row.code, row.error) for row in commit.rejects],
+            )
+            for producer in {row.producer for row in commit.rejects}:
+                db.execute(
+                    "DELETE FROM reject WHERE producer = ?1 AND line <= "
+                    "(SELECT line FROM reject WHERE producer = ?1 ORDER BY line DESC LIMIT 1 OFFSET ?2)",
+                    (producer, MAX_REJECTS_KEPT),
+                )
+
+    def save_syncs(self, rows: Sequence[tuple[int, int, bytes]], upto: int) -> None:
+        """Save the sync states as they were after event `upto`, together with that number."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO sync VALUES (?, ?, ?)", rows)
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('syncs_upto', ?)", (upto,))
+
+    def forget_producers(self, before: float) -> None:
+        """Forget the producers last seen before `before` (seconds since 1970), and their rejects."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM reject WHERE producer IN (SELECT id FROM producer WHERE seen_at < ?)", (before,))
+            db.execute("DELETE FROM producer WHERE seen_at < ?", (before,))
+
+    def write_ledger(self, entry: LedgerEntry) -> None:
+        """Add one entry to the ledger of losses."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO ledger (at, reason, first, last, count, detail) VALUES (?, ?, ?, ?, ?, ?)",
+                (entry.at, entry.reason, entry.first, entry.last, entry.count, entry.detail),
+            )
+
+    def prune(self, upto: int, older_than: float, keep_bytes: int, max_groups: int) -> int:
+        """Delete the oldest groups that nobody is owed any more.
+
+        Args:
+            upto: only groups that end at or before this number may go.
+            older_than: those accepted before this go for their age (seconds since 1970).
+            keep_bytes: the oldest go until no more text than this is left.
+            max_groups: at most this many in one call, so that no commit waits long.
+
+        Returns:
+            How many groups went.
+        """
+        with translated():
+            rows = self._connection.execute(
+                "SELECT first, count, accepted_at, bytes_before, length(lines), businesses FROM event_group"
+                " ORDER BY first LIMIT ?",
+                (max_groups,),
+            ).fetchall()
+        gone = []
+        for first, count, accepted_at, before, size, businesses in rows:
+            too_many = self.total_bytes - before > keep_bytes
+            if first + count - 1 > upto or not (accepted_at < older_than or too_many):
+                break
+            gone.append((first, first + count, before + size, businesses))
+        if not gone:
+            return 0
+        last_first, oldest, oldest_bytes, _ = gone[-1]
+        with self._transaction() as db:
+            db.execute("DELETE FROM event_group WHERE first <= ?", (last_first,))
+            db.executemany(
+                "DELETE FROM place WHERE business = ? AND first = ?",
+                [(business, first) for first, _, _, packed in gone for business in array("I", packed)],
+            )
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('last_deleted', ?)", (oldest - 1,))
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('deleted_bytes', ?)", (oldest_bytes,))
+        self.oldest, self.oldest_bytes = oldest, oldest_bytes
+        self._measure()
+        return len(gone)
+
+    # Upkeep
+
+    def checkpoint_if_due(self, *, idle: bool) -> None:
+        """Move the WAL into the database when it has grown, or when there is time for it."""
+        if self._wal_pages >= CHECKPOINT_PAGES or (idle and self._wal_pages > 0):
+            self._checkpoint("PASSIVE")
+
+    def _checkpoint(self, mode: str) -> None:
+        with translated():
+            busy, _, _ = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if not busy:
+            self._wal_pages = 0
+
+    def _measure(self) -> None:
+        with translated():
+            pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+            free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
+            size = self._connection.execute("PRAGMA page_size").fetchone()[0]
+        self.used = (pages - free) * size
+        try:
+            wal = os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            wal = 0
+        self._wal_pages = wal // size
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StorageUnavailable("the log is not open")
+        return self._db
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._connection
+        with translated():
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:  # SQLite has rolled back by itself after some errors (full disk), not after all
+                    db.execute("ROLLBACK")
+
+
+def store_in(state_dir: Path, durability: Durability) -> Store:
+    """Return the store of a state directory, not yet opened."""
+    return Store(state_dir / FILE_NAME, durability)

@@ -1,0 +1,63 @@
+"""The newest groups, in memory: whoever keeps up reads from here and never from the disk."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from attrs import define, field
+
+from synceventsd.core.model import Group
+
+# Bounds of what the tail holds. 8 MiB of text is 14,000 orders: 0.1 s at full speed, minutes on a usual day. A group of
+# one event costs about 1.5 KB beside its text, hence the second bound.
+MAX_BYTES: Final = 8 * 2**20
+MAX_GROUPS: Final = 8192
+
+
+@define(eq=False)
+class Tail:
+    """The newest groups without a gap between them; owned by the log, which alone adds to it."""
+
+    _groups: deque[Group] = field(factory=deque)
+    _bytes: int = 0
+
+    def add(self, group: Group) -> None:
+        """Add the newest group and let the oldest go."""
+        self._groups.append(group)
+        self._bytes += _size(group)
+        while self._groups and (self._bytes > MAX_BYTES or len(self._groups) > MAX_GROUPS) and len(self._groups) > 1:
+            self._bytes -= _size(self._groups.popleft())
+
+    def covers(self, after: int) -> bool:
+        """Return whether every event beyond number `after` is here."""
+        return bool(self._groups) and self._groups[0].first <= after + 1
+
+    def beyond(self, after: int) -> Iterator[Group]:
+        """Yield the groups that reach beyond number `after`; only meaningful where `covers(after)`."""
+        start = bisect_right(_Lasts(self._groups), after)
+        return islice(self._groups, start, None)
+
+    def statistics(self) -> tuple[int, int]:
+        """Return how many groups and how many bytes of text are held."""
+        return len(self._groups), self._bytes
+
+
+@define(eq=False)
+class _Lasts:
+    """The groups' last numbers as bisect wants to see them."""
+
+    groups: deque[Group]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> int:
+        return self.groups[index].last
+
+
+def _size(group: Group) -> int:
+    return sum(map(len, group.lines))

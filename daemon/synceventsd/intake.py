@@ -1,0 +1,335 @@
+"""Intake: publishers' connections on the Unix socket, from their lines to the committer and back to their acks.
+
+Rule of this file: an acknowledgement is a level, not a message. A connection's reader hands in and never waits for acks
+to be read; a task of its own tells the newest level, so a publisher that does not read stalls nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import trio
+from attrs import define, field, frozen
+from syncevents import wire
+from syncevents._version import __version__
+
+from synceventsd.accounts import group_id, user_id
+from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp, read_event
+from synceventsd.core.errors import StorageUnavailable
+from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected
+from synceventsd.logs import get_logger
+from synceventsd.settings import IngestConfig
+
+log = get_logger("intake")
+
+RECEIVE_BYTES: Final = 256 * 1024  # a stream's kernel buffer holds 208 KiB: one call takes all that is there
+
+# Told but not yet sent. A publisher that sends rubbish and does not read why is not read on from here.
+MAX_UNSENT_REJECTS: Final = 1000
+
+FAREWELL: Final = 30.0  # seconds for a publisher that has ended its input to take its last acks
+LINGER: Final = 1.0  # seconds in which input is thrown away, so that a last error is not cut off by a reset
+
+
+@frozen
+class Refusal:
+    """Why a connection is closed: the contract's code and a sentence."""
+
+    code: str
+    error: str
+
+
+@define(eq=False)
+class Connection:
+    """One publisher's connection: what is known of it, how far its lines are dealt with, what must still be told."""
+
+    stream: trio.SocketStream
+    uid: int
+    gid: int
+    producer: str | None = None
+    client: str = ""
+    numbered: int = 0  # lines handed in, as the producer counts them
+    dealt: int = 0
+    refusal: Refusal | None = None
+    done: bool = False
+    reading: trio.CancelScope = field(factory=trio.CancelScope)
+    _rejects: list[Rejected] = field(factory=list)
+    _greeting: bytes = b""
+    _told_level: int = 0
+    _told: trio.Event = field(factory=trio.Event)
+    _moved: trio.Event = field(factory=trio.Event)
+
+    def settled(self, upto: int, rejects: Sequence[Rejected]) -> None:
+        """Learn from the committer that all lines up to `upto` are dealt with."""
+        self.dealt = upto
+        self._rejects.extend(rejects)
+        self._moved.set()
+
+    def welcome(self, state: ProducerState, max_frame: int) -> None:
+        """Go on where the producer's lines are dealt with, say so, and tell its rejects again."""
+        self.numbered = self.dealt = self._told_level = state.accepted
+        self._greeting = wire.encode_welcome(f"synceventsd/{__version__}", state.accepted, max_frame)
+        self._rejects.extend(Rejected(row.line, Fault(row.code, row.error, row.event_id)) for row in state.rejects)
+        self._moved.set()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Read no more; what was handed in is still dealt with and told before the refusal. The first one counts."""
+        self.refusal = self.refusal or refusal
+        self.reading.cancel()
+
+    def finish(self) -> None:
+        """Nothing more will be settled: tell what is left, then end."""
+        self.done = True
+        self._moved.set()
+
+    async def wait_told(self) -> None:
+        """Wait until the publisher has taken enough of its rejects."""
+        while len(self._rejects) > MAX_UNSENT_REJECTS:
+            await self._told.wait()
+
+    async def tell_levels(self) -> None:
+        """Tell the welcome, rejects and the newest level, until the end. Cancelled, it leaves a line half sent."""
+        while True:
+            self._moved = trio.Event()
+            done = self.done
+            text = self._untold()
+            if text:
+                await self.stream.send_all(text)
+            elif done:
+                return
+            else:
+                await self._moved.wait()
+
+    def _untold(self) -> bytes:
+        parts = [self._greeting]
+        for reject in self._rejects:
+            fault = reject.fault
+            parts.append(wire.encode_reject(reject.line, fault.event_id, fault.code, fault.error))
+        if self.dealt > self._told_level:
+            parts.append(wire.encode_ack(self.dealt))
+        self._greeting, self._rejects, self._told_level = b"", [], self.dealt
+        self._told.set()
+        self._told = trio.Event()
+        return b"".join(parts)
+
+
+@frozen
+class IntakeStatistics:
+    """A snapshot: connections now, and since the start: connections, lines refused by code, refusals by code."""
+
+    clients: int
+    connections: int
+    accepted: int
+    rejected: dict[str, int]
+    refused: dict[str, int]
+
+
+@define(eq=False)
+class Intake:
+    """All publishers' connections; owns who is connected and which connection speaks for which producer."""
+
+    _log: EventLog
+    _config: IngestConfig
+    _types: frozenset[str] = field(init=False)
+    _users: frozenset[int] = field(init=False)
+    _groups: frozenset[int] = field(init=False)
+    _connections: set[Connection] = field(factory=set, init=False)
+    _producers: dict[str, Connection] = field(factory=dict, init=False)
+    _stopping: bool = field(default=False, init=False)
+    _opened: int = field(default=0, init=False)
+    _accepted: int = field(default=0, init=False)
+    _rejected: dict[str, int] = field(factory=dict, init=False)
+    _refused: dict[str, int] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._types = KNOWN_TYPES | frozenset(self._config.extra_types)
+        self._users = frozenset(map(user_id, self._config.allow_users))
+        self._groups = frozenset(map(group_id, self._config.allow_groups))
+
+    def statistics(self) -> IntakeStatistics:
+        """Return a snapshot."""
+        return IntakeStatistics(
+            len(self._connections), self._opened, self._accepted, dict(self._rejected), dict(self._refused)
+        )
+
+    async def serve(
+        self, listener: socket.socket, stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Accept publishers until `stop`; then read no more, settle and tell what was read, and return.
+
+        The caller bounds the end with a deadline: cancelled, it leaves lines unacknowledged, which their publishers
+        send again.
+        """
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(
+                    partial(trio.serve_listeners, self._guarded, listeners, handler_nursery=connections)
+                )
+                task_status.started()
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            self._stopping = True
+            for connection in self._connections:
+                connection.reading.cancel()
+
+    async def _guarded(self, stream: trio.SocketStream) -> None:
+        """Keep one connection's failure from the others."""
+        try:
+            async with stream:
+                await self._handle(stream)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, StorageUnavailable):
+            pass  # gone; what it was not told, it will be told when it comes back
+        except* Exception:
+            log.exception("connection.failed")
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        connection = Connection(stream, *peer_of(stream))
+        self._opened += 1
+        self._refuse_unwanted(connection)
+        self._connections.add(connection)
+        if self._stopping:  # accepted just before the end
+            connection.reading.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.tell_levels)
+                with connection.reading:
+                    await self._read(connection)
+                await self._log.committer.wait_settled(connection)
+                connection.finish()
+                nursery.cancel_scope.deadline = trio.current_time() + FAREWELL
+        finally:
+            self._connections.discard(connection)
+            if connection.producer is not None and self._producers.get(connection.producer) is connection:
+                del self._producers[connection.producer]
+        if connection.refusal is not None:
+            await self._say_goodbye(connection, connection.refusal)
+
+    def _refuse_unwanted(self, connection: Connection) -> None:
+        if len(self._connections) >= self._config.max_clients:
+            error = f"{self._config.max_clients} publishers are connected already (ingest.max_clients)"
+            connection.refuse(Refusal("too_many_clients", error))
+        elif (self._users or self._groups) and not (
+            connection.uid in self._users or self._groups & groups_of(connection.uid, connection.gid)
+        ):
+            error = f"user {connection.uid} is in neither ingest.allow_users nor ingest.allow_groups"
+            connection.refuse(Refusal("forbidden", error))
+
+    async def _read(self, connection: Connection) -> None:
+        """Read lines and hand them in, until the end of input, a refusal, or the end of the daemon."""
+        splitter = wire.LineSplitter(self._config.max_frame)
+        opened = False
+        while True:
+            await self._log.committer.wait_room()
+            await connection.wait_told()
+            try:
+                data = await connection.stream.receive_some(RECEIVE_BYTES)
+            except trio.BrokenResourceError:
+                return  # reset: whatever came of a last line is torn
+            lines = splitter.feed(data) if data else self._last_line(connection, splitter)
+            if lines and not opened:
+                opened = True
+                if wire.is_hello(lines[0]):
+                    await self._greet(connection, lines.pop(0))
+            self._hand_in(connection, lines)
+            if splitter.too_large:
+                error = f"a line is longer than {self._config.max_frame} bytes (ingest.max_frame)"
+                connection.refuse(Refusal("frame_too_large", error))
+            if not data or connection.refusal is not None:
+                return
+
+    def _last_line(self, connection: Connection, splitter: wire.LineSplitter) -> list[bytes]:
+        """Return the line that the input ended in, if it counts.
+
+        A numbered producer that is cut off in the middle of a line sends it again under the same number; were the torn
+        half counted as a rejected line, the whole one would be taken for dealt with.
+        """
+        lines = splitter.finish()
+        if connection.producer is None:
+            return lines
+        return [line for line in lines if not isinstance(read_event(line, self._types, make_stamp), Fault)]
+
+    async def _greet(self, connection: Connection, line: bytes) -> None:
+        """Answer a hello. Every older connection of the producer has been settled or dropped before the welcome."""
+        try:
+            hello = wire.parse_hello(line)
+        except wire.BadHello as error:
+            connection.refuse(Refusal(error.code, str(error)))
+            return
+        state = await self._log.producer(hello.producer, hello.acked)
+        older = self._producers.get(hello.producer)
+        owner = state.uid if older is None else older.uid
+        if owner is not None and owner != connection.uid:
+            connection.refuse(Refusal("forbidden", "this producer belongs to another user"))
+            return
+        connection.producer, connection.client = hello.producer, hello.client
+        self._producers[hello.producer] = connection
+        if older is not None:
+            older.refuse(Refusal("producer_in_use", "a newer connection of this producer took over"))
+        await self._log.committer.withdraw(hello.producer)
+        state = await self._log.producer(hello.producer, hello.acked)
+        self._log.committer.greet(hello.producer, connection.uid, hello.acked)
+        connection.welcome(state, self._config.max_frame)
+
+    def _hand_in(self, connection: Connection, lines: Sequence[bytes]) -> None:
+        """Check the lines and give them to the committer, all in one step."""
+        if not lines or connection.refusal is not None:  # superseded: its lines are somebody else's to send now
+            return
+        number = connection.numbered
+        lot = Lot(connection, number + 1, number, [], [], [], 0)
+        for line in lines:
+            found = read_event(line, self._types, make_stamp)
+            if isinstance(found, Fault):
+                if wire.is_hello(line):
+                    connection.refuse(Refusal("bad_hello", "a hello may only be the first line of a connection"))
+                    break
+                lot.rejects.append(Rejected(number + 1, found))
+                self._rejected[found.code] = self._rejected.get(found.code, 0) + 1
+            else:
+                lot.lines.append(found[0])
+                lot.heads.append(found[1])
+            number += 1
+            lot.size += len(line)
+        lot.upto = connection.numbered = number
+        if lot.upto >= lot.first:
+            self._accepted += len(lot.lines)
+            self._log.committer.hand_in(lot)
+
+    async def _say_goodbye(self, connection: Connection, refusal: Refusal) -> None:
+        """Tell why the connection ends, then close it so that the telling arrives."""
+        self._refused[refusal.code] = self._refused.get(refusal.code, 0) + 1
+        log.info("connection.refused", code=refusal.code, reason=refusal.error, uid=connection.uid)
+        with trio.move_on_after(LINGER):
+            await connection.stream.send_all(wire.encode_error(refusal.code, refusal.error))
+            await connection.stream.send_eof()
+            while await connection.stream.receive_some(RECEIVE_BYTES):
+                pass
+
+
+def make_stamp() -> Stamp:
+    """Return an id and the time for an event whose client gave none."""
+    return Stamp(str(uuid.uuid4()), datetime.now(UTC).isoformat())
+
+
+def peer_of(stream: trio.SocketStream) -> tuple[int, int]:
+    """Return uid and gid of the process at the other end, as the kernel noted them when it connected."""
+    packed = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, gid = struct.unpack("3i", packed)
+    return uid, gid
+
+
+def groups_of(uid: int, gid: int) -> frozenset[int]:
+    """Return all groups of a user; the kernel tells only the first one."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return frozenset((gid,))
+    return frozenset(os.getgrouplist(name, gid))

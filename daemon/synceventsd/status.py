@@ -1,0 +1,115 @@
+"""The sync status: a fold over the log, kept in memory, saved beside the events.
+
+Rule of this file: a group is folded in the same step in which it becomes durable, before any of its lines is
+acknowledged; so an answer includes every event acknowledged before the request. What is saved lags behind, and is
+caught up from the log at the next start.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import trio
+from attrs import define, field
+
+from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.model import GLOBAL, Group
+from synceventsd.core.syncstate import SyncState, fold, view
+from synceventsd.eventlog import EventLog
+from synceventsd.logs import get_logger
+
+log = get_logger("status")
+
+SAVE_EVERY: Final = 2.0  # seconds; what a crash leaves to fold again is at most what came in that time
+
+_encode = msgspec.json.encode
+_decoder = msgspec.json.Decoder(SyncState)
+
+
+@define(eq=False)
+class StatusBoard:
+    """The states of all integrations; the only one that changes them."""
+
+    _log: EventLog
+    stalled_after: float
+    wall_clock: Callable[[], float] = time.time
+    upto: int = field(default=0, init=False)
+    _states: dict[int, dict[int, SyncState]] = field(factory=dict, init=False)
+    _changed: set[tuple[int, int]] = field(factory=set, init=False)
+
+    async def catch_up(self) -> None:
+        """Load what was saved and fold what came after it; then follow the log. Call it once, before anything else."""
+        self.upto, saved = await self._log.load_syncs()
+        for text in saved:
+            state = _decoder.decode(text)
+            self._states.setdefault(state.integration_id, {})[state.business_id or GLOBAL] = state
+        if self.upto > self._log.last:
+            # The log was set back: what was saved tells of events that are gone.
+            self.upto, self._states = 0, {}
+        while self.upto < self._log.last:
+            try:
+                found = await self._log.read(max(self.upto, self._log.oldest - 1))
+            except LogDamaged as error:
+                log.error("status.skipped_damaged", after=self.upto, reason=str(error))
+                self.upto += 1
+                continue
+            for group in found.groups:
+                self.fold(group)
+            self.upto = max(self.upto, found.upto)
+        self._log.follow(self.fold)
+
+    def fold(self, group: Group) -> None:
+        """Take in one group; what of it was taken in before is stepped over."""
+        states, changed, upto = self._states, self._changed, self.upto
+        for seq, head in enumerate(group.heads, group.first):
+            if seq <= upto:
+                continue
+            business = head.business_id or GLOBAL
+            mine = states.setdefault(head.integration_id, {})
+            state = mine.get(business) or SyncState(head.integration_id, head.business_id)
+            mine[business] = fold(state, head, seq, group.accepted_at)
+            changed.add((head.integration_id, business))
+        self.upto = max(upto, group.last)
+
+    async def save_for_ever(self) -> None:
+        """Save what changed, every two seconds. Cancelled, it leaves that to `save` or to the next start."""
+        while True:
+            await trio.sleep(SAVE_EVERY)
+            try:
+                await self.save()
+            except StorageUnavailable as error:
+                log.debug("status.save_failed", reason=str(error))  # the committer tells of a failing log
+
+    async def save(self) -> None:
+        """Save what changed since the last time.
+
+        Raises:
+            StorageUnavailable: nothing was saved; it will be the next time.
+        """
+        if not self._changed and self.upto == 0:
+            return
+        changed, self._changed, upto = self._changed, set(), self.upto
+        rows = [(integration, business, _encode(self._states[integration][business])) for integration, business in changed]
+        try:
+            await self._log.save_syncs(rows, upto)
+        except StorageUnavailable:
+            self._changed |= changed
+            raise
+
+    def view(self, integration_id: int, business_id: int | None) -> dict[str, Any]:
+        """Return the sync status of an integration.
+
+        Args:
+            integration_id: the integration.
+            business_id: only the syncs of this business, and the global ones; None: whichever sync is the latest.
+        """
+        states = self._states.get(integration_id, {})
+        wanted = states if business_id is None else {key: states[key] for key in (business_id, GLOBAL) if key in states}
+        return view(wanted.values(), self.wall_clock(), self.stalled_after)
+
+    def running(self) -> int:
+        """Return how many syncs are going on."""
+        return sum(state.run is not None for states in self._states.values() for state in states.values())
