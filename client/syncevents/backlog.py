@@ -142,7 +142,7 @@ class Backlog:
             self._changed.notify_all()
 
     def wait_settled(self, ordinal: int, timeout: float | None) -> bool:
-        """Wait until everything up to `ordinal` is dealt with; False when `timeout` seconds passed or it was stopped."""
+        """Wait until everything up to `ordinal` is dealt with; False after `timeout` seconds, or when stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self.settled >= ordinal or self.stopping, timeout)
             return self.settled >= ordinal

@@ -26,7 +26,7 @@ from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp, read_event
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected
 from synceventsd.logs import get_logger
-from synceventsd.settings import IngestConfig
+from synceventsd.config.settings import IngestConfig
 
 log = get_logger("intake")
 

@@ -15,7 +15,7 @@ import attrs
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from synceventsd.settings import LoggingConfig
+from synceventsd.config.settings import LoggingConfig
 
 Form = Literal["journald", "text", "json"]
 

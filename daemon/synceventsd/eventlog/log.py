@@ -20,7 +20,7 @@ from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, open_reader
 from synceventsd.eventlog.schema import FILE_NAME, Durability
-from synceventsd.eventlog.store import LedgerEntry, Store, store_in
+from synceventsd.eventlog.store import Commit, LedgerEntry, Store, store_in
 from synceventsd.eventlog.tail import Tail
 from synceventsd.logs import get_logger
 
@@ -217,6 +217,14 @@ class EventLog:
         """Save changed sync states; retention takes no event that they do not cover."""
         await self.committer.in_lane(self._store.save_syncs, rows, upto)
         self._syncs_upto = upto
+
+    async def save_mark(self) -> None:
+        """Save up to where Redis has everything.
+
+        Raises:
+            StorageUnavailable: nothing was saved.
+        """
+        await self.committer.in_lane(self._store.append, Commit(at=self._wall_clock(), forwarded=self.forwarded))
 
     async def write_ledger(self, reason: str, first: int | None, last: int | None, count: int, detail: str) -> None:
         """Add something that was lost, dropped or skipped to the ledger."""

@@ -12,10 +12,10 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
-from synceventsd.config_addresses import TcpBind, UnixBind, holds_password, mask_password
-from synceventsd.config_rules import read_secret
-from synceventsd.config_sources import Given, Sections, collect, nearest, one_line, shown, told
-from synceventsd.settings import (
+from synceventsd.config.addresses import TcpBind, UnixBind, holds_password, mask_password
+from synceventsd.config.rules import read_secret
+from synceventsd.config.sources import Given, Sections, collect, nearest, one_line, shown, told
+from synceventsd.config.settings import (
     SECTIONS,
     SETTINGS,
     Config,

@@ -11,8 +11,8 @@ from typing import Any
 
 import attrs
 
-from synceventsd.config_addresses import mask_password
-from synceventsd.settings import ENVIRONMENT_PREFIX, SECTIONS, SETTINGS
+from synceventsd.config.addresses import mask_password
+from synceventsd.config.settings import ENVIRONMENT_PREFIX, SECTIONS, SETTINGS
 
 _LONGEST_SHOWN = 200  # characters of a value
 _SECRET_NAME = re.compile(r"pass|secret|token|key|url|credential", re.IGNORECASE)

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import attrs
 
-from synceventsd.config_rules import Refused, Rule, check_socket_path
+from synceventsd.config.rules import Refused, Rule, check_socket_path
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 # What redis-py takes from a URL's query and this daemon does not set itself; an unknown one would fail on connecting.

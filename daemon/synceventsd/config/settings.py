@@ -1,6 +1,6 @@
 """The settings, each declared once: parsing, error lines, `--help` and the docs are made from the fields below.
 
-How they are read stands in `config`, what a value may be in `config_rules` and `config_addresses`.
+How they are read stands in `config`, what a value may be in `rules` and `addresses`.
 """
 # ruff: noqa: RUF009 (the calls declare attrs fields; what they make is immutable)
 
@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import attrs
 
-from synceventsd import config_rules as rules
-from synceventsd.config_addresses import TcpBind, UnixBind, bind_address, host_name, redis_url, web_origin
+from synceventsd.config import rules
+from synceventsd.config.addresses import TcpBind, UnixBind, bind_address, host_name, redis_url, web_origin
 
 ENVIRONMENT_PREFIX = "SYNCEVENTSD_"
 

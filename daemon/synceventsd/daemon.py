@@ -1,0 +1,186 @@
+"""The daemon: the one top-level nursery, which reads like the picture in ARCHITECTURE.md.
+
+Rule of this file: all long-lived tasks start here, and the nesting of the nurseries is the order of the shutdown: intake
+ends first, then the streams and the way to Redis, and the log's writer last.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from synceventsd import systemd
+from synceventsd.accounts import group_id
+from synceventsd.config import Config, concerns, read_secret
+from synceventsd.core.errors import StorageUnavailable
+from synceventsd.eventlog import EventLog, open_log
+from synceventsd.eventlog.committer import Retention
+from synceventsd.forwarder import ForwarderState, forward
+from synceventsd.hub import Hub
+from synceventsd.intake import Intake
+from synceventsd.logs import get_logger
+from synceventsd.report import Report
+from synceventsd.sockets import bind_unix, remove_socket
+from synceventsd.status import StatusBoard
+
+log = get_logger("daemon")
+
+DRAIN_POLL: Final = 0.02  # seconds between two looks at how far Redis is, while the daemon stops
+LAST_WRITES: Final = 2.0  # seconds for the mark and the sync states at the end; both can be worked out again
+
+
+async def run(config: Config) -> None:
+    """Run until SIGTERM or SIGINT; then close in the order in which the data flows.
+
+    Raises:
+        StartupError: a socket or the state directory cannot be used.
+        LogDamaged: the log broke while running; the next start moves it aside.
+    """
+    for concern in concerns(config):
+        log.warning("config.concern", text=concern)
+    handed = systemd.listen_fds(os.environ, os.getpid())
+    storage = config.storage
+    retention = Retention(storage.max_bytes, storage.retain_bytes, storage.retain_seconds)
+    forwarding = config.redis.url is not None
+    async with open_log(storage.state_dir, storage.durability, retention, forwarding=forwarding) as eventlog:
+        board = StatusBoard(eventlog, config.status.stalled_after)
+        await board.catch_up()
+        async with listening(config, handed.get("ingest")) as listener, trio.open_nursery() as writer:
+            writer.start_soon(eventlog.committer.run, name="committer")
+            await serve(config, eventlog, board, listener, handed.get("http"))
+            await write_last(eventlog, board)
+            writer.cancel_scope.cancel()
+    log.info("daemon.stopped", last=eventlog.last, forwarded=eventlog.forwarded)
+
+
+async def serve(
+    config: Config,
+    eventlog: EventLog,
+    board: StatusBoard,
+    listener: socket.socket,
+    web_sockets: list[socket.socket] | None,
+) -> None:
+    """Take events in and give them out, until asked to stop; the log's writer runs on outside."""
+    hub = Hub(eventlog, config.http.max_streams)
+    intake = Intake(eventlog, config.ingest)
+    state = ForwarderState() if config.redis.url is not None else None
+    report = Report(eventlog, intake, hub, board, state)
+    stop, intake_stop, web_stop = Stop(), trio.Event(), trio.Event()
+    async with trio.open_nursery() as downstream:
+        downstream.start_soon(stop.receive_signals)
+        downstream.start_soon(board.save_for_ever, name="status")
+        downstream.start_soon(keep_watchdog, eventlog, name="watchdog")
+        if state is not None:
+            downstream.start_soon(forward, eventlog, config.redis, state, name="forwarder")
+        async with trio.open_nursery() as web:
+            if config.http.bind is not None or web_sockets:
+                from synceventsd.web import serve_web  # 0.15 s of imports that a daemon without HTTP need not pay
+
+                secret = None if config.http.token_secret_file is None else read_secret(config.http.token_secret_file)
+                await web.start(serve_web, config, hub, board, report, secret, web_sockets, web_stop)
+            async with trio.open_nursery() as upstream:
+                await upstream.start(intake.serve, listener, intake_stop, name="intake")
+                announce(config, eventlog)
+                await stop.first.wait()
+                systemd.notify_stopping()
+                log.info("daemon.stopping", grace=config.shutdown.grace)
+                intake_stop.set()  # 1. nothing new is read; what was read is stored and acknowledged
+                upstream.cancel_scope.deadline = web.cancel_scope.deadline = trio.current_time() + config.shutdown.grace
+                stop.hurry(upstream.cancel_scope, web.cancel_scope)
+            hub.close()  # 2. the streams end, and what is there goes out to Redis, within the same deadline
+            web_stop.set()
+            if state is not None:
+                web.start_soon(drain, eventlog, state)
+        downstream.cancel_scope.cancel()  # 3. whatever is left is safe to cut: it is in the log
+
+
+@define(eq=False)
+class Stop:
+    """The first signal asks for a clean stop, the second one ends the waiting in it."""
+
+    first: trio.Event = field(factory=trio.Event, init=False)
+    _hurried: list[trio.CancelScope] = field(factory=list, init=False)
+
+    def hurry(self, *scopes: trio.CancelScope) -> None:
+        """Cancel these at the second signal."""
+        self._hurried.extend(scopes)
+
+    async def receive_signals(self) -> None:
+        """Receive SIGTERM and SIGINT for ever."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                if self.first.is_set():
+                    log.warning("daemon.hurried", signal=signal.Signals(number).name)
+                self.first.set()
+                for scope in self._hurried:
+                    scope.cancel()
+
+
+@asynccontextmanager
+async def listening(config: Config, handed: list[socket.socket] | None) -> AsyncIterator[socket.socket]:
+    """Yield the publishers' listening socket: systemd's, which stays when the daemon goes, or our own."""
+    if handed:
+        yield handed[0]
+        return
+    ingest = config.ingest
+    gid = None if ingest.socket_group is None else group_id(ingest.socket_group)
+    listener = bind_unix(ingest.socket, ingest.socket_mode, gid, "ingest.socket")
+    inode = os.stat(ingest.socket).st_ino
+    try:
+        yield listener
+    finally:
+        remove_socket(ingest.socket, inode)
+        listener.close()
+
+
+def announce(config: Config, eventlog: EventLog) -> None:
+    """Say that the daemon is ready, to the log and to systemd."""
+    log.info(
+        "daemon.ready",
+        socket=str(config.ingest.socket),
+        http=str(config.http.bind),
+        redis="off" if config.redis.url is None else "on",
+        durability=config.storage.durability,
+        log_id=eventlog.log_id,
+        last=eventlog.last,
+    )
+    systemd.notify_ready(f"Ready; newest event {eventlog.last}")
+
+
+async def drain(eventlog: EventLog, state: ForwarderState) -> None:
+    """Wait until Redis has everything, or does not answer: the buffer then waits for the next start."""
+    while eventlog.forwarded < eventlog.last and state.connected:
+        await trio.sleep(DRAIN_POLL)
+
+
+async def keep_watchdog(eventlog: EventLog) -> None:
+    """Tell systemd that the daemon lives, for as long as the committer makes progress.
+
+    A hanging Redis or a full disk is no reason to be killed: the committer goes round its loop all the same. A write
+    that does not return is one.
+    """
+    interval = systemd.watchdog_interval(os.environ, os.getpid())
+    if interval is None:
+        return
+    while True:
+        if trio.current_time() - eventlog.committer.beat < 2 * interval:
+            systemd.notify_watchdog()
+        await trio.sleep(interval)
+
+
+async def write_last(eventlog: EventLog, board: StatusBoard) -> None:
+    """Save what saves the next start some work: how far Redis is, and the sync states."""
+    with trio.move_on_after(LAST_WRITES):
+        await eventlog.committer.wait_empty()
+        try:
+            await board.save()
+            await eventlog.save_mark()
+        except StorageUnavailable as error:
+            log.warning("daemon.last_writes_failed", reason=str(error))
