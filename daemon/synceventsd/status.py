@@ -17,7 +17,7 @@ from attrs import define, field
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.model import GLOBAL, Group
-from synceventsd.core.syncstate import SyncState, fold, view
+from synceventsd.core.syncstate import Key, SyncState, fold_all, view
 from synceventsd.eventlog import EventLog
 from synceventsd.logs import get_logger
 
@@ -37,18 +37,17 @@ class StatusBoard:
     stalled_after: float
     wall_clock: Callable[[], float] = time.time
     upto: int = field(default=0, init=False)
-    _states: dict[int, dict[int, SyncState]] = field(factory=dict, init=False)
-    _changed: set[tuple[int, int]] = field(factory=set, init=False)
+    _saved_upto: int = field(default=0, init=False)
+    _states: dict[Key, SyncState] = field(factory=dict, init=False)
+    _of_integration: dict[int, dict[int | None, SyncState]] = field(factory=dict, init=False)
+    _changed: set[Key] = field(factory=set, init=False)
 
     async def catch_up(self) -> None:
         """Load what was saved and fold what came after it; then follow the log. Call it once, before anything else."""
         self.upto, saved = await self._log.load_syncs()
+        self._saved_upto = self.upto
         for text in saved:
-            state = _decoder.decode(text)
-            self._states.setdefault(state.integration_id, {})[state.business_id or GLOBAL] = state
-        if self.upto > self._log.last:
-            # The log was set back: what was saved tells of events that are gone.
-            self.upto, self._states = 0, {}
+            self._keep(_decoder.decode(text))
         while self.upto < self._log.last:
             try:
                 found = await self._log.read(max(self.upto, self._log.oldest - 1))
@@ -63,16 +62,17 @@ class StatusBoard:
 
     def fold(self, group: Group) -> None:
         """Take in one group; what of it was taken in before is stepped over."""
-        states, changed, upto = self._states, self._changed, self.upto
-        for seq, head in enumerate(group.heads, group.first):
-            if seq <= upto:
-                continue
-            business = head.business_id or GLOBAL
-            mine = states.setdefault(head.integration_id, {})
-            state = mine.get(business) or SyncState(head.integration_id, head.business_id)
-            mine[business] = fold(state, head, seq, group.accepted_at)
-            changed.add((head.integration_id, business))
-        self.upto = max(upto, group.last)
+        skip = max(0, self.upto + 1 - group.first)
+        heads = group.heads[skip:] if skip else group.heads
+        changed = fold_all(self._states, heads, group.first + skip, group.accepted_at)
+        for state in changed.values():
+            self._keep(state)
+        self._changed.update(changed)
+        self.upto = max(self.upto, group.last)
+
+    def _keep(self, state: SyncState) -> None:
+        self._states[(state.integration_id, state.business_id)] = state
+        self._of_integration.setdefault(state.integration_id, {})[state.business_id] = state
 
     async def save_for_ever(self) -> None:
         """Save what changed, every two seconds. Cancelled, it leaves that to `save` or to the next start."""
@@ -89,15 +89,16 @@ class StatusBoard:
         Raises:
             StorageUnavailable: nothing was saved; it will be the next time.
         """
-        if not self._changed and self.upto == 0:
+        if self.upto == self._saved_upto:
             return
         changed, self._changed, upto = self._changed, set(), self.upto
-        rows = [(integration, business, _encode(self._states[integration][business])) for integration, business in changed]
+        rows = [(key[0], key[1] or GLOBAL, _encode(self._states[key])) for key in changed]
         try:
             await self._log.save_syncs(rows, upto)
         except StorageUnavailable:
             self._changed |= changed
             raise
+        self._saved_upto = upto
 
     def view(self, integration_id: int, business_id: int | None) -> dict[str, Any]:
         """Return the sync status of an integration.
@@ -106,10 +107,10 @@ class StatusBoard:
             integration_id: the integration.
             business_id: only the syncs of this business, and the global ones; None: whichever sync is the latest.
         """
-        states = self._states.get(integration_id, {})
-        wanted = states if business_id is None else {key: states[key] for key in (business_id, GLOBAL) if key in states}
-        return view(wanted.values(), self.wall_clock(), self.stalled_after)
+        states = self._of_integration.get(integration_id, {})
+        wanted = states.values() if business_id is None else [states[key] for key in (business_id, None) if key in states]
+        return view(wanted, self.wall_clock(), self.stalled_after)
 
     def running(self) -> int:
         """Return how many syncs are going on."""
-        return sum(state.run is not None for states in self._states.values() for state in states.values())
+        return sum(state.run is not None for state in self._states.values())

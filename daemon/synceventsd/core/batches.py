@@ -7,7 +7,7 @@ from typing import Final
 
 from synceventsd.core.model import Group
 
-# One call blocks Redis for everybody: 500 events take it about 1 ms. More would not be faster, the fixed cost is spread.
+# One call blocks Redis for everybody: 500 events take it about 1 ms. More would hardly be faster.
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 2**20
 

@@ -1,7 +1,7 @@
 """The cursor in Redis: what it means for the next batch. The scripts in `redis_sink` decide the same, inside Redis.
 
-The cursor's text is a position, `<epoch>-<number>`: everything up to that number is out. Rule of this file: whoever is
-not sure that the cursor is its own asks again and says so; it never skips an event and never counts one twice in silence.
+The cursor's text is a position, `<epoch>-<number>`: everything up to that number is out. Rule of this file: when in
+doubt whether the cursor counts our events, an event goes out twice rather than never.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Verdict(Enum):
     """What became of a batch."""
 
     DONE = "done"  # everything up to the answer's number is out
-    BEHIND = "behind"  # nothing was sent: the cursor went back to the answer's number, what follows it must go out again
+    BEHIND = (
+        "behind"  # nothing was sent: the cursor went back to the answer's number, what follows it must go out again
+    )
     AHEAD = "ahead"  # nothing was sent: the cursor counts events that this process never sent
     MOVED = "moved"  # nothing was sent: the cursor is gone, or was written by somebody else
 

@@ -1,10 +1,11 @@
 """How fast a backlog goes out.
 
 Redis keeps what a subscriber has not read yet in a buffer and cuts the subscriber off when that grows too large (as
-shipped: 32 MB at once, or 8 MB for a minute). A backlog of an hour sent at full speed does that to every subscriber, and
-pub/sub repeats nothing. So a backlog shrinks by at most `redis.backlog_rate` events a second: a token bucket gets that
-many tokens a second, and one more for each newly accepted event, so that a busy day does not keep the backlog from
-shrinking. What fits into the bucket (a tenth of a second's worth) goes out at once: a short interruption costs no pause.
+shipped: 32 MB at once, or 8 MB for a minute). A backlog of an hour sent at full speed does that to every subscriber,
+and pub/sub repeats nothing. So a backlog shrinks by at most `redis.backlog_rate` events a second: a token bucket gets
+that many tokens a second, and one more for each newly accepted event, so that a busy day does not keep the backlog from
+shrinking. What fits into the bucket (a tenth of a second's worth) goes out at once: a short interruption costs no
+pause.
 """
 
 from __future__ import annotations

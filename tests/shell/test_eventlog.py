@@ -1,0 +1,362 @@
+"""The log: what is acknowledged is there, once, in order, whatever is cancelled, killed, full or damaged."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.events import Hand, line
+
+from synceventsd.core.errors import StartupError, StorageUnavailable
+from synceventsd.core.filters import Filter
+from synceventsd.core.positions import GapReason
+from synceventsd.eventlog import EventLog, open_log
+from synceventsd.eventlog.committer import Retention
+from synceventsd.eventlog.reader import Reader
+from synceventsd.eventlog.store import Commit, Store, store_in
+
+ROOMY = Retention(2**32, 2**30, 7 * 86400.0)
+
+
+@asynccontextmanager
+async def a_log(
+    state: Path, *, retention: Retention = ROOMY, forwarding: bool = False, durability: str = "process"
+) -> AsyncIterator[EventLog]:
+    async with open_log(state, durability, retention, forwarding=forwarding) as log, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        nursery.start_soon(log.committer.run)
+        log._syncs_upto = 2**60  # no sync status here that retention would have to wait for
+        yield log
+        nursery.cancel_scope.cancel()
+
+
+async def everything(log: EventLog, business: int | None = None) -> list[bytes]:
+    """Read the whole log from the disk, the way a reader that is far behind does."""
+    found: list[bytes] = []
+    after = log.oldest - 1
+    while after < log.last:
+        groups = log._reader.groups(log.epochs, after, 1000, business)
+        for group in groups:
+            found.extend(group.lines[index] for index in group.indexes(business, after))
+        after = groups[-1].last if groups else log.last
+    return found
+
+
+async def test_what_was_settled_is_there_in_order_after_reopening(tmp_path: Path) -> None:
+    lines = [line(number) for number in range(1, 3001)]
+    async with a_log(tmp_path) as log:
+        hand = Hand(log)
+        for start in range(0, 3000, 7):
+            hand.hand_in(*lines[start : start + 7])
+        await log.committer.wait_empty()
+        assert hand.dealt == 3000
+    async with a_log(tmp_path) as log:
+        assert log.last == 3000
+        assert await everything(log) == lines
+
+
+async def test_a_business_reads_its_own_and_the_global_events_only(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        hand = Hand(log)
+        for number in range(200):
+            await hand.append(line(number, business=(None, 1, 2, 3)[number % 4]))
+        assert await everything(log, 2) == [line(n, business=(None, 1, 2, 3)[n % 4]) for n in range(200) if n % 4 in (0, 2)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 999, 5000])
+async def test_a_replay_begins_at_the_newest_events_that_match(tmp_path: Path, count: int) -> None:
+    async with a_log(tmp_path) as log:
+        hand = Hand(log)
+        for start in range(0, 1000, 9):
+            await hand.append(*(line(n, business=n % 3 + 1, integration=n % 2) for n in range(start, min(start + 9, 1000))))
+        filter_ = Filter(2, integration_id=1)
+        matching = [n for n in range(1000) if n % 3 + 1 == 2 and n % 2 == 1]
+        start_after = await log.replay_start(filter_, count)
+        assert [n for n in matching if n + 1 > start_after] == matching[-count:]
+
+
+async def test_a_producer_s_count_and_rejects_are_kept_with_its_events(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        hand = Hand(log, producer="p", uid=7)
+        await hand.append(line(1), b"rubbish", line(2), b"{}")
+    async with a_log(tmp_path) as log:
+        state = await log.producer("p", 0)
+        assert (state.uid, state.accepted) == (7, 4)
+        assert [(reject.line, reject.code) for reject in state.rejects] == [(2, "invalid_json"), (4, "invalid_event")]
+        assert [reject.line for reject in (await log.producer("p", 2)).rejects] == [4]
+        log.committer.greet("p", 7, 4)
+        await Hand(log).append(line(3))
+        assert (await log.producer("p", 0)).rejects == ()
+
+
+async def test_numbers_are_never_given_twice_even_when_retention_took_everything(tmp_path: Path) -> None:
+    async with a_log(tmp_path, retention=Retention(2**32, 0, 7 * 86400.0)) as log:
+        await Hand(log).append(*map(line, range(10)))
+        with trio.fail_after(30):
+            while log.oldest <= 10:
+                await trio.sleep(0.05)
+    async with a_log(tmp_path) as log:
+        assert (log.last, log.oldest) == (10, 11)
+        await Hand(log).append(line(11))
+        assert (log.last, log.oldest) == (11, 11)
+
+
+async def test_events_that_redis_has_not_got_are_rejected_for_never_dropped(tmp_path: Path) -> None:
+    pad = {"data": {"pad": "x" * 2000}}
+    async with a_log(tmp_path, retention=Retention(400_000, 0, 0.001), forwarding=True) as log:
+        hand = Hand(log, producer="p")
+        while not hand.rejects:
+            await hand.append(line(hand.numbered, **pad))
+        assert {reject.fault.code for reject in hand.rejects} == {"buffer_full"}
+        assert log.committer.full
+        kept = await everything(log)
+        assert kept == [line(n, **pad) for n in range(len(kept))]
+        assert len(kept) + len(hand.rejects) == hand.numbered
+        log.mark_forwarded(log.last)  # Redis is back: room without a restart
+        before = len(hand.rejects)
+        await hand.append(line(1, **pad))
+        assert len(hand.rejects) == before
+
+
+async def test_two_daemons_cannot_use_one_state_directory(tmp_path: Path) -> None:
+    async with a_log(tmp_path):
+        with pytest.raises(StartupError, match="in use by another synceventsd"):
+            async with open_log(tmp_path, "process", ROOMY, forwarding=False):
+                raise AssertionError("opened twice")
+
+
+async def test_a_log_that_was_set_back_is_recognised_by_its_epochs(tmp_path: Path) -> None:
+    state, older = tmp_path / "state", tmp_path / "older"
+    async with a_log(state) as log:
+        await Hand(log).append(*map(line, range(5)))
+        seen_then = str(log.position(5))
+    shutil.copytree(state, older)
+    async with a_log(state) as log:
+        await Hand(log).append(*map(line, range(5)))
+        seen_later = str(log.position(10))
+        cursor = log.position(10)
+    shutil.rmtree(state)
+    shutil.copytree(older, state)
+    async with a_log(state) as log:
+        await Hand(log).append(*map(line, range(20)))
+        assert log.resume(seen_then).after == 5
+        assert log.resume(seen_then).gap is None
+        assert log.resume(seen_later).gap is GapReason.OTHER_LOG  # the run in which it was given out is not in this log
+        assert log.resume(seen_later).after == 0
+        assert log.epochs.out(cursor, log.last, own_mark=5) == 5
+
+
+async def test_a_log_set_back_within_a_run_continues_at_what_is_left(tmp_path: Path) -> None:
+    state, older = tmp_path / "state", tmp_path / "older"
+    async with a_log(state) as log:
+        await Hand(log).append(*map(line, range(5)))
+        shutil.copytree(state, older)  # database and WAL together, as a snapshot of the disk takes them
+        await Hand(log).append(*map(line, range(5)))
+        ahead = log.position(10)
+    shutil.rmtree(state)
+    shutil.copytree(older, state)
+    async with a_log(state) as log:
+        await Hand(log).append(*map(line, range(20)))
+        assert log.resume(str(ahead)).gap is GapReason.SET_BACK
+        assert log.resume(str(ahead)).after == 5
+        assert log.epochs.out(ahead, log.last, own_mark=0) == 5
+
+
+@pytest.mark.parametrize("harm", ["header", "not sqlite", "newest group", "empty file"])
+async def test_a_damaged_log_is_moved_aside_and_the_start_goes_on(tmp_path: Path, harm: str) -> None:
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(*map(line, range(50)))
+        log_id = log.log_id
+    file = tmp_path / "events.db"
+    if harm == "header":
+        file.write_bytes(b"\0" * 4096 + file.read_bytes()[4096:])
+    elif harm == "not sqlite":
+        file.write_bytes(b"this is no database at all, " * 1000)
+    elif harm == "newest group":
+        file.write_bytes(file.read_bytes().replace(b'"event-49"', b'"event-4Q"'))
+    else:
+        file.write_bytes(b"")
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(line(1))
+        assert await everything(log) == [line(1)]
+        assert log.log_id != log_id
+        if harm != "empty file":
+            assert [entry.reason for entry in await log.ledger()] == ["log_damaged"]
+            assert len(list(tmp_path.glob("events.db.damaged-*"))) >= 1
+
+
+async def test_a_file_of_a_newer_version_stops_the_start_and_is_left_alone(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(line(1))
+    with sqlite3.connect(tmp_path / "events.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StartupError, match="version 99"):
+        async with open_log(tmp_path, "process", ROOMY, forwarding=False):
+            raise AssertionError("opened")
+    assert list(tmp_path.glob("*.damaged-*")) == []
+
+
+class FailingStore:
+    """A store whose next appends fail, before or after they are written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.failures: list[str] = []
+        real = Store.append
+
+        def append(store: Store, commit: Commit) -> None:
+            how = self.failures.pop() if self.failures else ""
+            if how == "before":
+                raise StorageUnavailable("SQLITE_FULL: database or disk is full")
+            real(store, commit)
+            if how == "after":
+                raise StorageUnavailable("SQLITE_IOERR_FSYNC: disk I/O error")
+
+        monkeypatch.setattr(Store, "append", append)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_commit_that_fails_is_tried_until_it_works_and_stored_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    async with a_log(tmp_path) as log:
+        failing = FailingStore(monkeypatch)
+        hand = Hand(log, producer="p")
+        await hand.append(line(1))
+        failing.failures = [when, "before", when]
+        hand.hand_in(line(2), line(3))
+        with trio.fail_after(30):
+            while log.committer.failing is None:
+                await trio.sleep(0.001)
+            assert hand.dealt == 1  # neither acknowledged nor rejected
+            await log.committer.wait_settled(hand)
+        assert (hand.dealt, hand.rejects, log.committer.failing) == (3, [], None)
+        await hand.append(line(4))
+        assert await everything(log) == [line(1), line(2), line(3), line(4)]
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+async def test_an_append_cancelled_at_any_step_leaves_all_or_nothing(tmp_path: Path, step: int) -> None:
+    lines = [line(number) for number in range(20)]
+    async with open_log(tmp_path, "process", ROOMY, forwarding=False) as log:
+        hand = Hand(log, producer="p")
+        async with trio.open_nursery() as nursery:
+            counter = CancelAtStep(step, nursery.cancel_scope)
+            nursery.start_soon(log.committer.run, name="the committer")
+            hand.hand_in(*lines)
+            trio.lowlevel.add_instrument(counter)
+            nursery.start_soon(log.committer.wait_settled, hand)
+            with trio.move_on_after(5):
+                await log.committer.wait_settled(hand)
+            nursery.cancel_scope.cancel()
+        trio.lowlevel.remove_instrument(counter)
+    async with a_log(tmp_path) as log:
+        stored = await everything(log)
+        state = await log.producer("p", 0)
+        assert stored in ([], lines)
+        assert state.accepted == len(stored)
+        assert hand.dealt <= len(stored)  # never acknowledged and not there
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancel a scope before the n-th step of the committer."""
+
+    def __init__(self, step: int, scope: trio.CancelScope) -> None:
+        self.left, self.scope = step, scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task.name == "the committer":
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()
+
+
+class LogAgainstList(RuleBasedStateMachine):
+    """The store and its reader, against a plain list of lines."""
+
+    @initialize()
+    def begin(self) -> None:
+        import tempfile
+
+        self.directory = Path(tempfile.mkdtemp(prefix="synceventsd-test-"))
+        self.store = store_in(self.directory, "process")
+        self.store.open()
+        self.store.begin_epoch()
+        self.lines: list[bytes] = []
+        self.dropped = 0
+        self.forwarded = 0
+
+    @rule(batch=st.lists(st.sampled_from([None, 1, 2, 3]), min_size=1, max_size=6))
+    def append(self, batch: list[int | None]) -> None:
+        from synceventsd.core.model import Group
+
+        start = len(self.lines)
+        new = [line(start + offset + 1, business=business) for offset, business in enumerate(batch)]
+        self.store.append(Commit(at=1.0, groups=[Group(start + 1, self.store.epochs.current.name, float(start), new)]))
+        self.lines += new
+
+    @rule(share=st.floats(0, 1))
+    def forward(self, share: float) -> None:
+        self.forwarded = max(self.forwarded, int(len(self.lines) * share))
+
+    @rule(keep=st.integers(0, 2000), groups=st.integers(1, 4))
+    def prune(self, keep: int, groups: int) -> None:
+        self.store.prune(self.forwarded, 0.0, keep, groups)
+        assert self.store.oldest - 1 <= self.forwarded or self.store.oldest - 1 == self.dropped
+        self.dropped = self.store.oldest - 1
+
+    @rule(kill=st.booleans())
+    def reopen(self, kill: bool) -> None:
+        if kill:
+            self.store._disconnect()
+        else:
+            self.store.close()
+        self.store = store_in(self.directory, "process")
+        self.store.open()
+        self.store.begin_epoch()
+
+    @invariant()
+    def reads_like_the_list(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        assert (self.store.last, self.store.oldest) == (len(self.lines), self.dropped + 1)
+        with a_reader(self.store.path) as reader:
+            for business in (None, 1, 2):
+                found = [
+                    (group.first + index, group.lines[index])
+                    for group in reader.groups(self.store.epochs, self.dropped, 10**9, business)
+                    for index in group.indexes(business, self.dropped)
+                ]
+                wanted = [
+                    (seq, text)
+                    for seq, text in enumerate(self.lines, 1)
+                    if seq > self.dropped and (business is None or b"business_id" not in text or b'"business_id":%d,' % business in text)
+                ]
+                assert found == wanted
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            shutil.rmtree(self.directory)
+
+
+@contextmanager
+def a_reader(path: Path) -> Iterator[Reader]:
+    from synceventsd.eventlog.reader import open_reader
+
+    reader = open_reader(path)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+LogAgainstList.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+test_the_log_reads_like_a_plain_list = LogAgainstList.TestCase
