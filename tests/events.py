@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import trio
 from attrs import define, field
 
 from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp, read_event
-from synceventsd.eventlog import EventLog, Lot, Rejected
+from synceventsd.eventlog import EventLog, Lot, Rejected, open_log
+from synceventsd.eventlog.committer import Retention
+from synceventsd.eventlog.schema import Durability
 
 CREATED = "integration.sync.order.created"
+ROOMY = Retention(2**32, 2**30, 7 * 86400.0)
 AT = "2026-11-24T02:30:15.123456+00:00"
 
 
@@ -56,3 +62,15 @@ class Hand:
         """Hand in lines and wait until they are dealt with."""
         self.hand_in(*lines)
         await self.log.committer.wait_settled(self)
+
+
+@asynccontextmanager
+async def a_log(
+    state: Path, *, retention: Retention = ROOMY, forwarding: bool = False, durability: Durability = "process"
+) -> AsyncIterator[EventLog]:
+    """Open a log with its committer; no sync status follows it, so retention need not wait for one."""
+    async with open_log(state, durability, retention, forwarding=forwarding) as log, trio.open_nursery() as nursery:
+        nursery.start_soon(log.committer.run)
+        log._syncs_upto = 2**60
+        yield log
+        nursery.cancel_scope.cancel()

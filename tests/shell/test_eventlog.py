@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import trio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.events import Hand, line
+from tests.events import ROOMY, Hand, a_log, line
 
 from synceventsd.core.errors import StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
@@ -22,20 +22,6 @@ from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import Reader
 from synceventsd.eventlog.store import Commit, Store, store_in
-
-ROOMY = Retention(2**32, 2**30, 7 * 86400.0)
-
-
-@asynccontextmanager
-async def a_log(
-    state: Path, *, retention: Retention = ROOMY, forwarding: bool = False, durability: str = "process"
-) -> AsyncIterator[EventLog]:
-    async with open_log(state, durability, retention, forwarding=forwarding) as log, trio.open_nursery() as nursery:  # type: ignore[arg-type]
-        nursery.start_soon(log.committer.run)
-        log._syncs_upto = 2**60  # no sync status here that retention would have to wait for
-        yield log
-        nursery.cancel_scope.cancel()
-
 
 async def everything(log: EventLog, business: int | None = None) -> list[bytes]:
     """Read the whole log from the disk, the way a reader that is far behind does."""

@@ -1,0 +1,472 @@
+"""The forwarder against real servers: each accepted event is executed once and in order, and none is ever skipped.
+
+The oracle is a plain subscriber. Where the server is restarted, a proxy holds the forwarder back until it is there again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from tests.redis_log import Events, event_log, forwarding, lines, until
+from tests.redis_servers import (
+    BINARIES,
+    CHANNEL,
+    NAMES,
+    CuttingProxy,
+    RedisServer,
+    Subscriber,
+    cutting_proxy,
+    eventually,
+    redis_server,
+    subscriber,
+)
+
+from synceventsd.config import RedisConfig
+
+
+def servers() -> list[Any]:
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(name not in BINARIES, reason="no such server here")) for name in NAMES
+    ]
+
+
+@pytest.fixture(params=servers())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(name: str) -> Iterator[RedisServer]:
+    with redis_server(name) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[CuttingProxy]:
+    with cutting_proxy(server) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def heard(server: RedisServer) -> Iterator[list[bytes]]:
+    with subscriber(server) as listener:
+        yield listener.heard
+
+
+def config(url: str, **more: Any) -> RedisConfig:
+    return RedisConfig(url=url, **({"timeout": 20.0, "backlog_rate": 0} | more))
+
+
+async def arrive(heard: list[bytes], wanted: list[bytes]) -> None:
+    """Wait for as many messages as wanted, then compare: more, fewer or others are a failure."""
+    await until(lambda: len(heard) >= len(wanted), f"{len(wanted)} messages")
+    assert heard == wanted
+
+
+def without_scripts(server: RedisServer) -> None:
+    server.run("ACL", "SETUSER", "default", "-eval", "-evalsha")
+
+
+async def test_events_arrive_byte_for_byte_once_and_in_order(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+        await events.accept(250)
+        await events.all_out()
+        await arrive(heard, await events.accept(1250))
+        await events.all_out()
+        view = running.view()
+        assert (view.sent, view.resent, view.failures, view.reason) == (1500, 0, 0, None)
+
+
+async def test_nobody_listening_is_success(server: RedisServer, tmp_path: Path) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)):
+        await events.accept(10)
+        await events.all_out()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_a_reply_lost_after_the_work_sends_nothing_twice(
+    server: RedisServer, proxy: CuttingProxy, heard: list[bytes], tmp_path: Path, scripts: bool
+) -> None:
+    if not scripts:
+        without_scripts(server)
+    async with event_log(tmp_path) as events, forwarding(events, config(proxy.url)):
+        for number in (1, 101, 201):
+            proxy.cut_after(lines(number, number)[0])
+            await events.accept(100)
+            await events.all_out()
+        await arrive(heard, lines(300))
+    assert proxy.cuts == 3
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_a_request_cut_on_its_way_skips_nothing(
+    server: RedisServer, proxy: CuttingProxy, heard: list[bytes], tmp_path: Path, scripts: bool
+) -> None:
+    if not scripts:
+        without_scripts(server)
+    async with event_log(tmp_path) as events, forwarding(events, config(proxy.url)):
+        for number in (1, 101, 201):
+            proxy.cut_before(lines(number, number)[0])
+            await events.accept(100)
+            await events.all_out()
+        await arrive(heard, lines(300))
+    assert proxy.cuts == 3
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_connections_killed_by_redis_at_any_moment_change_nothing(
+    server: RedisServer, heard: list[bytes], tmp_path: Path, scripts: bool
+) -> None:
+    if not scripts:
+        without_scripts(server)
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)):
+        for _ in range(10):
+            events.hand.hand_in(*lines(events.hand.numbered + 200, events.hand.numbered + 1))
+            server.run("CLIENT", "KILL", "TYPE", "normal")
+            await events.log.wait_beyond(events.log.forwarded)
+        await events.all_out()
+        await until(lambda: events.log.last == 2000)
+        await arrive(heard, lines(2000))
+
+
+async def test_scripts_that_redis_forgot_are_sent_again(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+        for _ in range(3):
+            await events.accept(50)
+            await events.all_out()
+            server.run("SCRIPT", "FLUSH")
+        await arrive(heard, lines(150))
+        assert running.view().failures == 0
+
+
+async def test_a_new_daemon_goes_on_where_the_old_one_was_cut_off(
+    server: RedisServer, proxy: CuttingProxy, heard: list[bytes], tmp_path: Path
+) -> None:
+    for start in (0, 300, 600):
+        async with event_log(tmp_path) as events:
+            proxy.cut_after(lines(start + 1, start + 1)[0])
+            async with forwarding(events, config(proxy.url)):
+                await events.accept(300)
+                if start == 600:
+                    await events.all_out()
+            # Cancelled in the middle, more often than not.
+    await arrive(heard, lines(900))
+
+
+@pytest.mark.parametrize("options", [("--appendonly", "yes"), ("--save", "3600 1000000")])
+async def test_a_restart_that_keeps_the_cursor_repeats_nothing(name: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    with redis_server(name, *options) as server, cutting_proxy(server) as proxy, subscriber(server) as listener:
+        async with event_log(tmp_path) as events, forwarding(events, config(proxy.url)):
+            await events.accept(100)
+            await events.all_out()
+            await restart(server, proxy, listener)
+            await events.accept(100)
+            await events.all_out()
+            await arrive(listener.heard, lines(200))
+
+
+async def test_a_restart_that_loses_the_cursor_skips_nothing(name: str, tmp_path: Path) -> None:
+    with redis_server(name) as server, cutting_proxy(server) as proxy, subscriber(server) as listener:
+        async with event_log(tmp_path) as events, forwarding(events, config(proxy.url)):
+            await events.accept(100)
+            await events.all_out()
+            await restart(server, proxy, listener, kill=True)
+            await events.accept(100)
+            await events.all_out()
+            await until(lambda: listener.heard[-1:] == lines(200, 200))
+            assert without_repeats(listener.heard) == lines(200)
+
+
+async def restart(server: RedisServer, proxy: CuttingProxy, listener: Subscriber, *, kill: bool = False) -> None:
+    proxy.hold()
+    await trio.to_thread.run_sync(server.kill if kill else server.stop)
+    await until(lambda: not listener.subscribed.is_set())
+    await trio.to_thread.run_sync(server.start)
+    await until(listener.subscribed.is_set)
+    proxy.release()
+
+
+def without_repeats(heard: list[bytes]) -> list[bytes]:
+    return list(dict.fromkeys(heard))
+
+
+async def test_a_flushed_cursor_skips_nothing_and_is_noticed_while_idle(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+        await events.accept(100)
+        await events.all_out()
+        server.run("FLUSHALL")
+        await until(lambda: server.run("KEYS", "*"), "the cursor is written again")
+        await running.connected()
+        await events.accept(100)
+        await events.all_out()
+        await arrive(heard, lines(200))  # the log's own mark: nothing needs to be repeated
+
+
+async def test_a_cursor_set_back_repeats_from_there(server: RedisServer, heard: list[bytes], tmp_path: Path) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+        await events.accept(100)
+        await events.all_out()
+        (key,) = server.run("KEYS", "*")
+        server.run("SET", key, str(events.log.epochs.current.name) + "-60")
+        await events.accept(10)
+        await until(lambda: heard[-1:] == lines(110, 110))
+        assert heard == [*lines(100), *lines(100, 61), *lines(110, 101)] or heard == [*lines(100), *lines(110, 61)]
+        assert running.view().resent >= 40
+        assert running.view().rewinds == 1
+
+
+async def test_redis_absent_from_the_start_gets_everything_later(name: str, tmp_path: Path) -> None:
+    with redis_server(name, start=False) as server, cutting_proxy(server) as proxy:
+        async with event_log(tmp_path) as events, forwarding(events, config(proxy.url)) as running:
+            await events.accept(300)
+            await running.lost("closed")
+            proxy.hold()
+            await trio.to_thread.run_sync(server.start)
+            with subscriber(server) as listener:
+                proxy.release()
+                await events.all_out()
+                await arrive(listener.heard, lines(300))
+            await running.connected()
+
+
+async def test_a_missing_server_is_called_refused(tmp_path: Path) -> None:
+    async with event_log(tmp_path) as events:
+        for url in ("redis://127.0.0.1:1/0", f"unix://{tmp_path}/nobody.sock"):
+            async with forwarding(events, config(url)) as running:
+                await running.lost("refused")
+                assert url in str(running.view().error)
+
+
+async def test_a_hung_redis_is_told_long_before_the_timeout_and_gets_each_event_once(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+        await events.accept(10)
+        await events.all_out()
+        server.pause()
+        await running.lost("timeout")
+        assert running.view().state.value == "hung"
+        assert running.state.connected
+        await events.accept(300)
+        server.resume()
+        await events.all_out()
+        await arrive(heard, lines(310))
+        await running.connected()
+
+
+async def test_a_redis_that_hung_beyond_the_timeout_gets_each_event_once(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url, timeout=0.1)) as running:
+        await events.accept(10)
+        await events.all_out()
+        server.pause()
+        await events.accept(300)
+        await until(lambda: running.state.failures >= 2)
+        assert running.view().reason == "timeout"
+        server.resume()
+        await events.all_out()
+        await arrive(heard, lines(310))
+
+
+REFUSALS = {
+    "readonly": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    "oom": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    "noreplicas": (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
+}
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("reason", list(REFUSALS))
+async def test_a_redis_that_takes_no_writes_gets_each_event_once_when_it_does(
+    server: RedisServer, heard: list[bytes], tmp_path: Path, reason: str, scripts: bool
+) -> None:
+    if not scripts:
+        without_scripts(server)
+    refuse, permit = REFUSALS[reason]
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+        await events.accept(10)
+        await events.all_out()
+        server.run(*refuse)
+        await events.accept(10)
+        await running.lost(reason)
+        assert heard == lines(10)
+        server.run(*permit)
+        await events.all_out()
+        await arrive(heard, lines(20))
+        await running.connected()
+
+
+async def test_a_redis_that_cannot_save_gets_each_event_once_when_it_can(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+        await events.accept(10)
+        await events.all_out()
+        server.run("CONFIG", "SET", "save", "3600 1000000")
+        place = server.directory / "dump.rdb"
+        place.mkdir()  # in the way of the file
+        (place / "x").touch()
+        with server.client() as client:
+            client.bgsave()
+        eventually(lambda: server.client().info("persistence")["rdb_last_bgsave_status"] == "err")
+        await events.accept(10)
+        await running.lost("misconf")
+        assert heard == lines(10)
+        shutil.rmtree(place)
+        server.run("CONFIG", "SET", "save", "")
+        await events.all_out()
+        await arrive(heard, lines(20))
+
+
+async def test_a_redis_that_loads_its_data_is_told_and_waited_for(name: str, tmp_path: Path) -> None:
+    with redis_server(name, "--appendonly", "no", "--save", "3600 1000000") as server:
+        with server.client(socket_timeout=60) as client:
+            client.execute_command("DEBUG", "POPULATE", 50_000) if False else client.mset(
+                {f"k{number}": "x" for number in range(20_000)}
+            )
+        server.stop()
+        server.options = [*server.options, "--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024"]
+        async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+            await events.accept(10)
+            await running.lost("refused")
+            server.start(wait=False)
+            await running.lost("loading")
+            eventually(lambda: set_config(server, "key-load-delay", "0"))
+            await events.all_out()
+
+
+def set_config(server: RedisServer, key: str, value: str) -> bool:
+    try:
+        server.run("CONFIG", "SET", key, value)
+    except Exception:
+        return False
+    return True
+
+
+async def test_a_wrong_password_is_told_and_the_right_one_needs_no_restart(server: RedisServer, tmp_path: Path) -> None:
+    server.run("CONFIG", "SET", "requirepass", "right")
+    file = tmp_path / "password"
+    file.write_text("wrong\n")
+    with subscriber(server, password="right") as listener:
+        async with event_log(tmp_path / "log") as events:
+            wanted = config(server.url, password_file=file)
+            async with forwarding(events, wanted) as running:
+                await events.accept(10)
+                await running.lost("auth")
+                assert "redis.password_file" in str(running.view().error)
+                assert "wrong" not in str(running.view().error)
+                file.write_text("right\n")
+                await events.all_out()
+                await arrive(listener.heard, lines(10))
+
+
+async def test_a_password_that_is_missing_is_told(server: RedisServer, tmp_path: Path) -> None:
+    server.run("CONFIG", "SET", "requirepass", "right")
+    async with event_log(tmp_path / "log") as events, forwarding(events, config(server.url)) as running:
+        await running.lost("auth")
+
+
+async def test_a_channel_that_is_forbidden_skips_nothing(server: RedisServer, tmp_path: Path) -> None:
+    server.run("ACL", "SETUSER", "bridge", "on", ">secret", "~*", "&elsewhere", "+@all")
+    file = tmp_path / "password"
+    file.write_text("secret")
+    url = server.url.replace("unix://", "unix://bridge@")
+    with subscriber(server) as listener:
+        async with (
+            event_log(tmp_path / "log") as events,
+            forwarding(events, config(url, password_file=file)) as running,
+        ):
+            await events.accept(100)
+            await running.lost("noperm")
+            server.run("ACL", "SETUSER", "bridge", f"&{CHANNEL}")
+            await events.all_out()
+            await arrive(listener.heard, lines(100))
+            await running.connected()
+
+
+async def test_a_log_that_was_set_back_skips_no_new_event(server: RedisServer, heard: list[bytes], tmp_path: Path) -> None:
+    kept, copy = tmp_path / "log", tmp_path / "copy"
+    async with event_log(kept) as events, forwarding(events, config(server.url)):
+        await events.accept(50)
+        await events.all_out()
+    shutil.copytree(kept, copy)
+    async with event_log(kept) as events, forwarding(events, config(server.url)):
+        await events.accept(50)
+        await events.all_out()
+    await arrive(heard, lines(100))
+    heard.clear()
+    async with event_log(copy) as events, forwarding(events, config(server.url)):
+        assert events.log.last == 50
+        await events.accept(20)
+        await events.all_out()
+        await until(lambda: heard[-1:] == lines(70, 70))
+        assert without_repeats(heard)[-20:] == lines(70, 51)
+
+
+async def test_a_log_set_back_while_the_daemon_runs_skips_no_new_event(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)):
+        await events.accept(50)
+        await events.all_out()
+        (key,) = server.run("KEYS", "*")
+        # What a snapshot of the whole machine looks like from here: the cursor counts on under the running epoch's name.
+        server.run("SET", key, f"{events.log.epochs.current.name}-90")
+        await events.accept(100)
+        await events.all_out()
+        await until(lambda: heard[-1:] == lines(150, 150))
+        assert without_repeats(heard) == lines(150)
+
+
+async def test_another_log_shares_the_server_without_being_taken_for_this_one(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    for number in range(3):
+        async with event_log(tmp_path / str(number)) as events, forwarding(events, config(server.url)):
+            await events.accept(10)
+            await events.all_out()
+    await arrive(heard, lines(10) * 3)
+
+
+async def test_a_backlog_is_paced_and_new_events_after_it_are_not(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events:
+        await events.accept(300)
+        begun = trio.current_time()
+        async with forwarding(events, config(server.url, backlog_rate=200)):
+            await events.all_out()
+            assert trio.current_time() - begun >= (300 - 20) / 200  # never faster; how much slower is the machine's affair
+            await events.accept(300)
+            await events.all_out()
+    await arrive(heard, lines(600))
+
+
+async def test_cancelling_ends_a_call_to_a_hung_redis_at_once(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events:
+        async with forwarding(events, config(server.url, timeout=3600.0)) as running:
+            await running.connected()
+            server.pause()
+            await events.accept(10)
+            await running.lost("timeout")
+        # Here it has ended, an hour before its timeout.
+        server.resume()
+        async with forwarding(events, config(server.url)):
+            await events.all_out()
+    await arrive(heard, lines(10))
+
+

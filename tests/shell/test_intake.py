@@ -1,0 +1,348 @@
+"""The socket: numbering, acknowledgements and refusals, as a publisher sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.events import Hand, a_log, line
+
+from synceventsd.config import IngestConfig
+from synceventsd.core.errors import StorageUnavailable
+from synceventsd.eventlog import EventLog
+from synceventsd.eventlog.store import Commit, Store
+from synceventsd.intake import Intake
+
+PRODUCER = "6f1c8f0e-1f7c-4d3e-9a57-0f4b3f6d2a11"
+
+
+@define
+class Running:
+    """An intake on a socket, with what a test wants to look at."""
+
+    log: EventLog
+    intake: Intake
+    path: str
+    stop: trio.Event
+    opened: list[trio.SocketStream] = field(factory=list)
+
+    async def connect(self) -> Publisher:
+        stream = await trio.open_unix_socket(self.path)
+        self.opened.append(stream)
+        return Publisher(stream)
+
+
+@define
+class Publisher:
+    """A connection of a publisher; every wait has a deadline, because a test must not hang."""
+
+    stream: trio.SocketStream
+    buffer: bytes = b""
+
+    async def send(self, *lines: bytes) -> None:
+        await self.stream.send_all(b"".join(text + b"\n" for text in lines))
+
+    async def hello(self, acked: int = 0, producer: str = PRODUCER, **more: Any) -> dict[str, Any]:
+        await self.send(json.dumps({"hello": {"v": 1, "producer": producer, "client": "test/1", "acked": acked} | more}).encode())
+        return await self.told()
+
+    async def told(self) -> Any:
+        """Return the next line from the daemon, or None at the end."""
+        with trio.fail_after(20):
+            while b"\n" not in self.buffer:
+                data = await self.stream.receive_some(65536)
+                if not data:
+                    assert self.buffer == b""
+                    return None
+                self.buffer += data
+        text, _, self.buffer = self.buffer.partition(b"\n")
+        return json.loads(text)
+
+    async def told_until_ack(self, number: int) -> list[dict[str, Any]]:
+        """Return what is told up to the ack that covers line `number`."""
+        found: list[dict[str, Any]] = []
+        while not found or found[-1].get("ack", 0) < number:
+            found.append(await self.told())
+        return found
+
+    async def told_to_the_end(self) -> list[dict[str, Any]]:
+        found = []
+        while (message := await self.told()) is not None:
+            found.append(message)
+        return found
+
+
+@asynccontextmanager
+async def an_intake(directory: Path, **settings_: Any) -> AsyncIterator[Running]:
+    path = str(directory / "s")
+    async with a_log(directory / "state") as log:
+        intake = Intake(log, IngestConfig(**settings_))
+        stop = trio.Event()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(2000)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(intake.serve, listener, stop)
+            running = Running(log, intake, path, stop)
+            try:
+                yield running
+            finally:
+                for stream in running.opened:
+                    stream.socket.close()
+            stop.set()
+            nursery.cancel_scope.deadline = trio.current_time() + 10
+        os.unlink(path)
+
+
+async def test_an_anonymous_publisher_pastes_lines_and_reads_acks(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        await publisher.stream.send_all(b"\n\r\n" + line(1) + b"\r\n\n" + line(2))
+        await publisher.stream.send_eof()
+        told = await publisher.told_to_the_end()
+        assert told[-1] == {"ack": 2}
+        assert running.log.last == 2
+
+
+async def test_a_reject_names_the_line_and_comes_before_the_ack_that_covers_it(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        await publisher.send(line(1), b"rubbish", line(3, integration=-1), line(4, event_type="x.y"), line(5))
+        told = await publisher.told_until_ack(5)
+        rejects = [(m["reject"], m["code"], m["id"]) for m in told if "reject" in m]
+        assert rejects == [(2, "invalid_json", None), (3, "invalid_event", "event-3"), (4, "unknown_event_type", "event-4")]
+        acked = 0
+        for message in told:
+            if "ack" in message:
+                acked = message["ack"]
+            else:
+                assert message["reject"] > acked
+
+
+async def test_a_producer_goes_on_after_what_was_dealt_with(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        first = await running.connect()
+        assert (await first.hello())["welcome"] == {"v": 1, "server": "synceventsd/0.1.0", "accepted": 0, "max_frame": 262144}
+        await first.send(line(1), line(2), b"rubbish")
+        await first.told_until_ack(3)
+        await first.stream.aclose()
+        second = await running.connect()
+        assert (await second.hello(acked=1))["welcome"]["accepted"] == 3
+        assert (await second.told())["reject"] == 3  # told again: it lies above what the client had seen acknowledged
+        await second.send(line(4))
+        assert await second.told() == {"ack": 4}
+        assert running.log.last == 3
+
+
+async def test_a_line_torn_by_a_cut_connection_is_not_counted_for_a_producer(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        first = await running.connect()
+        await first.hello()
+        await first.stream.send_all(line(1) + b"\n" + line(2)[:30])
+        await first.stream.send_eof()
+        assert await first.told_to_the_end() == [{"ack": 1}]
+        second = await running.connect()
+        assert (await second.hello())["welcome"]["accepted"] == 1
+        await second.stream.send_all(line(2))  # whole, but for the newline: that one counts
+        await second.stream.send_eof()
+        assert await second.told_to_the_end() == [{"ack": 2}]
+
+
+async def test_a_newer_connection_takes_over_and_nothing_of_the_older_one_comes_after_its_welcome(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        numbers = 0
+        older = await running.connect()
+        await older.hello()
+        for _ in range(20):
+            await older.send(*(line(n) for n in range(50)))
+            newer = await running.connect()
+            accepted = (await newer.hello())["welcome"]["accepted"]
+            assert numbers <= accepted <= numbers + 50
+            numbers = accepted
+            told = await older.told_to_the_end()
+            assert told[-1]["code"] == "producer_in_use"
+            assert max([m["ack"] for m in told if "ack" in m], default=0) <= accepted
+            older = newer
+        assert running.log.last == numbers
+
+
+async def test_a_producer_of_another_user_is_refused_and_its_owner_stays(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        await Hand(running.log, producer=PRODUCER, uid=os.getuid() + 1).append(line(1))
+        publisher = await running.connect()
+        assert (await publisher.hello())["code"] == "forbidden"
+        assert await publisher.told() is None
+
+
+@pytest.mark.parametrize(
+    ("hello", "code"),
+    [
+        (b'{"hello":{"v":2,"producer":"%b"}}' % PRODUCER.encode(), "unsupported_version"),
+        (b'{"hello":{"v":1,"producer":"me"}}', "bad_hello"),
+        (b'{"hello":{"v":1}}', "bad_hello"),
+        (b'{"hello":{"v":true,"producer":"%b"}}' % PRODUCER.encode(), "bad_hello"),
+        (b'{"hello":{"v":1,"producer":"%b","acked":-1}}' % PRODUCER.encode(), "bad_hello"),
+        (b'{"hello":1}', "bad_hello"),
+    ],
+)
+async def test_a_hello_that_cannot_be_honoured_ends_the_connection(tmp_path: Path, hello: bytes, code: str) -> None:
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        await publisher.send(hello, line(1))
+        assert [m["code"] for m in await publisher.told_to_the_end()] == [code]
+        assert running.log.last == 0
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_second_hello_ends_the_connection_after_what_came_before_it(tmp_path: Path, named: bool) -> None:
+    hello = b'{"hello":{"v":1,"producer":"%b"}}' % PRODUCER.encode()
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        await publisher.send(*([hello] if named else []), line(1), line(2), hello, line(3))
+        told = await publisher.told_to_the_end()
+        assert {"ack": 2} in told
+        assert told[-1]["code"] == "bad_hello"
+        assert running.log.last == 2
+
+
+async def test_a_frame_too_large_ends_the_connection_after_what_came_before_it(tmp_path: Path) -> None:
+    async with an_intake(tmp_path, max_frame=1000) as running:
+        publisher = await running.connect()
+        await publisher.send(line(1), line(2, data={"pad": "x" * 2000}), line(3))
+        told = await publisher.told_to_the_end()
+        assert {"ack": 1} in told
+        assert told[-1]["code"] == "frame_too_large"
+        assert running.log.last == 1
+
+
+async def test_more_clients_than_allowed_are_told_so_and_the_others_served(tmp_path: Path) -> None:
+    async with an_intake(tmp_path, max_clients=2) as running:
+        one, two = await running.connect(), await running.connect()
+        for publisher in (one, two):
+            await publisher.send(line(1))
+            await publisher.told_until_ack(1)
+        three = await running.connect()
+        assert (await three.told())["code"] == "too_many_clients"
+        assert await three.told() is None
+        await one.send(line(2))
+        await one.told_until_ack(2)
+        await two.stream.aclose()
+        with trio.fail_after(20):
+            while True:
+                four = await running.connect()
+                await four.send(line(3))
+                if (await four.told()).get("ack") == 1:
+                    break
+
+
+@pytest.mark.parametrize(("users", "groups", "welcome"), [(("0",), (), True), (("12345",), (), False), ((), ("0",), True), (("12345",), ("54321",), False)])
+async def test_only_listed_users_and_groups_may_publish(
+    tmp_path: Path, users: tuple[str, ...], groups: tuple[str, ...], welcome: bool
+) -> None:
+    mine = {"0": str(os.getuid())}
+    users, groups = tuple(mine.get(u, u) for u in users), tuple(str(os.getgid()) if g == "0" else g for g in groups)
+    async with an_intake(tmp_path, allow_users=users, allow_groups=groups) as running:
+        publisher = await running.connect()
+        await publisher.send(line(1))
+        told = await publisher.told()
+        assert told == {"ack": 1} if welcome else told["code"] == "forbidden"
+
+
+async def test_a_publisher_that_never_reads_its_acks_stalls_nobody_and_loses_nothing(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        silent, other = await running.connect(), await running.connect()
+        for number in range(300):
+            await silent.send(line(number))
+            await other.send(line(number))
+            await other.told_until_ack(number + 1)
+        with trio.fail_after(20):
+            await running.log.wait_beyond(599)
+        assert running.log.last == 600
+
+
+async def test_a_publisher_of_rubbish_that_never_reads_why_is_read_no_further(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        with trio.move_on_after(1):
+            while True:
+                await publisher.send(*[b"rubbish"] * 1000)
+        (connection,) = running.intake._connections
+        assert len(connection._rejects) < 100_000
+        other = await running.connect()
+        await other.send(line(1))
+        assert await other.told() == {"ack": 1}
+
+
+async def test_while_storing_fails_nothing_is_acknowledged_and_afterwards_everything_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = True
+    real = Store.append
+
+    def append(store: Store, commit: Commit) -> None:
+        if broken:
+            raise StorageUnavailable("SQLITE_READONLY: attempt to write a readonly database")
+        real(store, commit)
+
+    async with an_intake(tmp_path) as running:
+        monkeypatch.setattr(Store, "append", append)
+        publisher = await running.connect()
+        await publisher.send(line(1))
+        with trio.fail_after(20):
+            while running.log.committer.failing is None:
+                await trio.sleep(0.001)
+        await publisher.send(line(2))
+        broken = False
+        assert (await publisher.told_until_ack(2))[-1] == {"ack": 2}
+        assert running.log.last == 2
+
+
+async def test_a_stop_stores_and_acknowledges_what_was_read(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        publishers = [await running.connect() for _ in range(8)]
+        for publisher in publishers:
+            await publisher.send(*(line(n) for n in range(400)))
+        acked = (await publishers[0].told())["ack"]
+        running.stop.set()
+        for publisher in publishers:
+            told = await publisher.told_to_the_end()
+            if told:
+                acked += told[-1]["ack"] - (acked if publisher is publishers[0] else 0)
+        assert acked == running.log.last
+
+
+@settings(max_examples=40, deadline=None)
+@given(chunks=st.lists(st.integers(1, 700), max_size=30), pieces=st.lists(st.sampled_from([line(1), b"", b"\r", b"{}", b"nope\xff", line(2) + b"\r"]), max_size=12), final=st.booleans())
+def test_any_cut_of_the_bytes_gives_the_same_answers(chunks: list[int], pieces: list[bytes], final: bool) -> None:
+    import tempfile
+
+    async def talk() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            async with an_intake(Path(directory)) as running:
+                publisher = await running.connect()
+                text = b"\n".join(pieces) + (b"\n" if final else b"")
+                sizes = iter(chunks)
+                while text:
+                    size = next(sizes, len(text))
+                    await publisher.stream.send_all(text[:size])
+                    text = text[size:]
+                await publisher.stream.send_eof()
+                told = await publisher.told_to_the_end()
+                counted = [piece.rstrip(b"\r") for piece in pieces]
+                counted = [piece for piece in counted if piece]
+                good = [number for number, piece in enumerate(counted, 1) if piece in (line(1), line(2))]
+                assert [m["reject"] for m in told if "reject" in m] == [n for n in range(1, len(counted) + 1) if n not in good]
+                assert max([m["ack"] for m in told if "ack" in m], default=0) == len(counted)
+                assert running.log.last == len(good)
+
+    trio.run(talk)
