@@ -75,7 +75,7 @@ class Carrier:
             return
         reason = backlog.statistics().last_error or f"the daemon at {self.find_socket()} is slow or stores nothing"
         events = "1 event is" if missing == 1 else f"{missing} events are"
-        waited = "because the publisher was closed" if timeout is None else f"after {timeout:g} s"
+        waited = "because the publisher was closed" if timeout is None else f"after {timeout:.3g} s"
         raise TimeoutError(f"{events} not acknowledged {waited}: {reason}")
 
     def flush(self, timeout: float | None) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import trio
@@ -80,14 +81,21 @@ async def serve(
         if state is not None:
             downstream.start_soon(forward, eventlog, config.redis, state, name="forwarder")
         async with trio.open_nursery() as web:
-            if config.http.bind is not None or web_sockets:
-                from synceventsd.web import serve_web  # 0.15 s of imports that a daemon without HTTP need not pay
+            http: list[str] = []
+            if config.http.bind is not None:
+                # Imported here: half of the time to ready, which a daemon without HTTP need not wait for.
+                from synceventsd.web.routes import create_app
+                from synceventsd.web.server import serve as serve_http
 
-                secret = None if config.http.token_secret_file is None else read_secret(config.http.token_secret_file)
-                await web.start(serve_web, config, hub, board, report, secret, web_sockets, web_stop)
+                file = config.http.token_secret_file
+                app = create_app(hub, board, report, config.http, None if file is None else read_secret(file).encode())
+                grace = config.shutdown.grace
+                http = await web.start(
+                    partial(serve_http, app, config.http, web_sockets, stop=web_stop, grace=grace), name="web"
+                )
             async with trio.open_nursery() as upstream:
                 await upstream.start(intake.serve, listener, intake_stop, name="intake")
-                announce(config, eventlog)
+                announce(config, eventlog, http)
                 await stop.first.wait()
                 systemd.notify_stopping()
                 log.info("daemon.stopping", grace=config.shutdown.grace)
@@ -140,12 +148,12 @@ async def listening(config: Config, handed: list[socket.socket] | None) -> Async
         listener.close()
 
 
-def announce(config: Config, eventlog: EventLog) -> None:
+def announce(config: Config, eventlog: EventLog, http: Sequence[str]) -> None:
     """Say that the daemon is ready, to the log and to systemd."""
     log.info(
         "daemon.ready",
         socket=str(config.ingest.socket),
-        http=str(config.http.bind),
+        http=" ".join(http) or "off",
         redis="off" if config.redis.url is None else "on",
         durability=config.storage.durability,
         log_id=eventlog.log_id,

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+import trio
+from attrs import asdict, define, field
 from syncevents._version import __version__
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.eventlog import EventLog
-from synceventsd.forwarder import ForwarderState
+from synceventsd.forwarder import ForwarderState, RedisState
 from synceventsd.hub import Hub
 from synceventsd.intake import Intake
 from synceventsd.status import StatusBoard
@@ -76,7 +77,8 @@ class Report:
     def _redis(self) -> dict[str, Any]:
         if self._forwarding is None:
             return {"state": "off", "last_error": None}
-        return self._forwarding.describe(time.monotonic()).as_dict()
+        view = self._forwarding.describe(trio.current_time())
+        return asdict(view) | {"state": view.state.value, "last_error": view.error or view.last_error}
 
     async def _waiting(self, count: int) -> dict[str, Any]:
         try:
@@ -147,9 +149,9 @@ class Report:
         for name, text, value in gauges:
             yield GaugeMetricFamily(f"synceventsd_{name}", text, value)
         if self._forwarding is not None:
-            view = self._forwarding.describe(time.monotonic())
+            view = self._forwarding.describe(trio.current_time())
             yield CounterMetricFamily("synceventsd_events_forwarded", "Events that Redis executed.", log.forwarded)
-            yield GaugeMetricFamily("synceventsd_redis_connected", "1 while Redis answers.", float(view.connected))
+            yield GaugeMetricFamily("synceventsd_redis_connected", "1 while Redis answers.", float(view.state is RedisState.CONNECTED))
 
 
 @define(eq=False)

@@ -22,7 +22,10 @@ _BY_CODE: Final = {
     "READONLY": ("readonly", "is a read-only replica; point redis.url at the primary"),
     "MASTERDOWN": ("readonly", "is a replica that lost its primary; point redis.url at the primary"),
     "OOM": ("oom", "is out of memory and takes no writes; raise its maxmemory, or free some"),
-    "MISCONF": ("misconf", "takes no writes because it cannot save to its disk; see its log, and its dir and free space"),
+    "MISCONF": (
+        "misconf",
+        "takes no writes because it cannot save to its disk; see its log, and its dir and free space",
+    ),
     "NOREPLICAS": ("noreplicas", "takes no writes because too few replicas follow it (min-replicas-to-write)"),
     "BUSY": ("busy", "is busy with somebody's script"),
     "UNKILLABLE": ("busy", "is busy with somebody's script"),

@@ -49,7 +49,8 @@ return {'done', tonumber(ARGV[3])}
 )
 
 # ARGV: "<epoch>-", highest number known, number of the first event, channel, the events.
-# A PUBLISH can still fail (the channel is not in the user's ACL): then the cursor goes back to the last one that did not.
+# A PUBLISH can still fail (the channel is not in the user's ACL): then the cursor goes back to the last one that did
+# not, so that none is skipped.
 DELIVER: Final = Script(
     """\
 local raw = redis.call('GET', KEYS[1])

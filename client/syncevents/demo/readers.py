@@ -1,0 +1,167 @@
+"""The two who watch the sync from outside: a subscriber of the Redis channel, and a reader of the event stream.
+
+Rule of this file: each reads in a thread of its own and puts what it got, as it came, into the inbox; nobody here
+counts or prints. A reader is ready once it misses nothing that is published from then on.
+"""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Final, Self
+
+import redis
+
+from syncevents.demo.seen import Seen, Source, Trouble
+from syncevents.demo.ssetext import Message, Parser
+
+CHANNEL: Final = "probability:integrations:orders:sync:events"
+
+_READY_WITHIN: Final = 15.0  # seconds; the daemon and Redis answered before a reader starts
+_POLL: Final = 0.2  # seconds until a thread notices that it is to end
+_RECONNECT_AFTER: Final = 0.5  # seconds
+_QUIET: Final = 60.0  # seconds; four keep-alives of the daemon
+
+Inbox = SimpleQueue[Seen | Trouble]
+
+
+class Reader:
+    """A thread that reads until the block is left; entering the block waits until it is ready."""
+
+    source: Source
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._read, name=f"demo-{self.source}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._ready.wait(_READY_WITHIN):
+            self._inbox.put(Trouble(self.source, f"not connected within {_READY_WITHIN:g} s"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._interrupt()
+        self._thread.join(timeout=2)
+
+    def _read(self) -> None:
+        raise NotImplementedError
+
+    def _interrupt(self) -> None:
+        """Wake the thread where it waits longer than a moment."""
+
+    def _put(self, text: str | bytes) -> None:
+        at = time.time()
+        self._inbox.put(Seen(self.source, json.loads(text), at))
+
+
+class RedisSubscriber(Reader):
+    """What an ordinary subscriber does: SUBSCRIBE, and take what comes."""
+
+    source: Source = "redis"
+
+    def __init__(self, inbox: Inbox, url: str) -> None:
+        super().__init__(inbox)
+        self._url = url
+
+    def _read(self) -> None:
+        try:
+            self._subscribe()
+        except redis.RedisError as error:
+            if not self._stopping.is_set():
+                self._inbox.put(Trouble("redis", str(error)))
+        self._ready.set()
+
+    def _subscribe(self) -> None:
+        with redis.Redis.from_url(self._url) as client, client.pubsub() as channel:
+            channel.subscribe(CHANNEL)
+            while not self._stopping.is_set():
+                message = channel.get_message(timeout=_POLL)
+                if message is None:
+                    continue
+                if message["type"] == "subscribe":
+                    self._ready.set()
+                elif message["type"] == "message":
+                    self._put(message["data"])
+
+
+class StreamReader(Reader):
+    """What a browser's EventSource does: read, and after a cut go on from the last id."""
+
+    source: Source = "sse"
+
+    def __init__(self, inbox: Inbox, port: int, path: str) -> None:
+        super().__init__(inbox)
+        self._port = port
+        self._path = path
+        self._last_id: str | None = None
+        self._socket: socket.socket | None = None
+
+    def _read(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                reason = self._read_stream()
+            except (OSError, http.client.HTTPException) as error:
+                reason = str(error)
+            if not self._stopping.is_set():
+                self._inbox.put(Trouble("sse", f"{reason}; connecting again"))
+                self._stopping.wait(_RECONNECT_AFTER)
+
+    def _read_stream(self) -> str:
+        """Read one connection to its end; return why it ended."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_QUIET)
+        connection.connect()
+        self._socket = connection.sock
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
+        try:
+            connection.request("GET", self._path, headers=headers)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                return f"HTTP {response.status}: {response.read(200).decode(errors='replace')}"
+            parser = Parser()
+            while line := response.readline():
+                for message in parser.feed(line):
+                    self._take(message)
+            return "the stream ended"
+        finally:
+            connection.close()
+
+    def _take(self, message: Message) -> None:
+        if message.event == "connection_established":
+            self._ready.set()
+        elif message.event == "gap":
+            self._inbox.put(Trouble("sse", f"gap: {message.data}"))
+        elif message.event != "keep-alive":
+            self._put(message.data)
+        self._last_id = message.id or self._last_id
+
+    def _interrupt(self) -> None:
+        connected = self._socket
+        if connected is None:
+            return
+        try:
+            connected.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # closed already, which is as good
+
+
+def get_json(port: int, path: str) -> dict[str, Any]:
+    """Return what the daemon answers to a GET; raises OSError, HTTPException, or ValueError for no JSON object."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        body = connection.getresponse().read()
+    finally:
+        connection.close()
+    value = json.loads(body)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} answered {body[:100]!r}")  # noqa: TRY004 - of the answer's text, not of an argument
+    return value

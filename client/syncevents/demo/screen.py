@@ -1,0 +1,69 @@
+"""What the demo prints: lines that stay, and on a terminal one line below them that is written anew.
+
+Rule of this file: the only one that knows whether a person watches.
+"""
+
+import os
+import shutil
+import sys
+import time
+from typing import Final
+
+import click
+
+_COLOURS: Final = {"redis": "red", "sse": "green", "status": "cyan"}
+_REFRESH: Final = 0.1  # seconds; often enough to look alive
+_REPORT_EVERY: Final = 5.0  # seconds between two progress lines where nobody watches
+
+
+class Screen:
+    """Standard output."""
+
+    def __init__(self) -> None:
+        self.is_terminal = sys.stdout.isatty()
+        self._live = self.is_terminal and os.environ.get("TERM") != "dumb"
+        self._colours = self._live and "NO_COLOR" not in os.environ
+        self._progress = ""
+        self._written_at = time.monotonic()
+
+    @property
+    def sample_every(self) -> float:
+        """Seconds between two orders that are shown: what one can follow, or what a log file bears."""
+        return 2.0 if self.is_terminal else _REPORT_EVERY
+
+    def line(self, text: str = "") -> None:
+        """Write a line that stays."""
+        self._write(f"{text}\n")
+
+    def heading(self, text: str) -> None:
+        """Write a line that stands out."""
+        self.line(click.style(text, bold=True) if self._colours else text)
+
+    def view(self, source: str, text: str) -> None:
+        """Write what one of the watchers saw."""
+        name = f"{source:<6}"
+        self.line(f"{click.style(name, fg=_COLOURS[source], bold=True) if self._colours else name} | {text}")
+
+    def progress(self, text: str) -> None:
+        """Say how far it is: in place on a terminal, else as a line now and then."""
+        now = time.monotonic()
+        if now - self._written_at < (_REFRESH if self._live else _REPORT_EVERY):
+            return
+        self._written_at = now
+        if self._live:
+            self._progress = text
+            self._write("")
+        else:
+            self.line(text)
+
+    def end_progress(self) -> None:
+        """Take the line below away."""
+        self._progress = ""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            text = f"\r\x1b[K{text}{self._progress[:width]}"
+        sys.stdout.write(text)
+        sys.stdout.flush()

@@ -1,0 +1,286 @@
+"""The forwarder: a cursor over the log, whose reader is Redis.
+
+Owns the link to Redis and the log's mark of what is out. Waits for new events, for Redis, and for the pace of a
+backlog. Cancelled anywhere it leaves nothing to repair: what is out is known to the cursor, which lives in Redis. It
+survives every failure of Redis, and a log that cannot be read for a while, and never gives up.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NoReturn, TypeVar
+
+import trio
+from attrs import define, field
+
+from synceventsd.config import RedisConfig
+from synceventsd.core import backoff, pacing
+from synceventsd.core.batches import MAX_BYTES, MAX_EVENTS, cut
+from synceventsd.core.cursor import Batch, Verdict, resolve
+from synceventsd.core.errors import LogDamaged, RedisUnavailable, StorageUnavailable
+from synceventsd.core.model import Group
+from synceventsd.core.positions import Position
+from synceventsd.eventlog import EventLog
+from synceventsd.forwarder_state import ForwarderState, RedisState, RedisView
+from synceventsd.logs import get_logger
+from synceventsd.redis_sink import Link, open_link
+
+log = get_logger("forwarder")
+T = TypeVar("T")
+
+# How long a link goes unproven while there is nothing to send (seconds). Together with `forwarder_state.SILENT_AFTER`
+# it is how soon /status says that Redis hangs: within one second, as promised.
+CHECK_EVERY: Final = 0.4
+
+RETRY_READ: Final = 1.0  # seconds before a log that cannot be read just now is tried again
+
+
+async def forward(events: EventLog, config: RedisConfig, state: ForwarderState) -> NoReturn:
+    """Forward for ever: connect, ask the cursor, send, and after every failure back off and begin again.
+
+    Cancelling ends a call that is under way by cutting the connection. What that call did is found out by the next
+    start from the cursor.
+
+    Args:
+        events: the log, opened with `forwarding`.
+        config: `url` is not None.
+        state: what /status reads; this task alone writes it.
+    """
+    sender = _Sender(events, config, state)
+    while True:
+        try:
+            await sender.serve()
+        except RedisUnavailable as error:
+            failure = error
+        if state.failed(failure, time.time()):
+            log.warning(
+                "redis.lost", reason=failure.reason, message=str(failure), waiting=events.last - events.forwarded
+            )
+        await trio.sleep(backoff.delay(state.failures, random.random()))  # noqa: S311 (jitter is no secret)
+
+
+@define(eq=False)
+class _Sender:
+    """Where Redis is, and what was read ahead for it.
+
+    Attributes:
+        position: everything up to this number is out, and the cursor says so.
+        known: the highest number ever handed to Redis, or known to be out. A cursor beyond it is not our work.
+    """
+
+    events: EventLog
+    config: RedisConfig
+    state: ForwarderState
+    position: int = field(default=0, init=False)
+    known: int = field(default=0, init=False)
+    _read: Sequence[Group] = field(default=(), init=False)
+    _pace: pacing.Pace | None = field(default=None, init=False)
+    _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
+
+    async def serve(self) -> NoReturn:
+        """Connect and send until something goes wrong.
+
+        Raises:
+            RedisUnavailable: always, in the end.
+        """
+        self.state.asking(trio.current_time())
+        async with open_link(self.config, self.events.log_id, self._lane) as link:
+            self.state.answered()
+            await self._resolve(link)
+            self._begin_pace()
+            while True:
+                await self._step(link)
+
+    async def _step(self, link: Link) -> None:
+        """Send one batch, or wait until there is something to send or time to ask whether Redis is still there."""
+        waiting = self.events.last - self.position
+        if waiting == 0:
+            self._pace = None
+            self._note_works()
+            await self._rest(link)
+            return
+        granted = self._grant(waiting)
+        if granted.count == 0:
+            await self._pause(link, granted.pause)
+            return
+        lines = await self._next_lines(link, min(granted.count, MAX_EVENTS))
+        if lines:
+            await self._send(link, lines)
+
+    # The cursor
+
+    async def _resolve(self, link: Link) -> None:
+        """Find out where to go on, and make the cursor ours, which proves that Redis takes writes."""
+        raw = await self._ask(link.read_cursor)
+        mark = self.events.forwarded
+        out = resolve(raw, self.events.epochs, self.events.last, mark, self.known)
+        self.known = max(self.known, out)
+        await self._claim(link, raw, out)
+        if out < mark:
+            self._note_rewind(mark, out)
+
+    async def _claim(self, link: Link, expected: bytes | None, out: int) -> None:
+        answer = await self._ask(lambda: link.claim(expected, self._cursor(out)))
+        if answer.verdict is not Verdict.DONE:
+            raise _cursor_lost()
+        self._move_to(out)
+
+    async def _send(self, link: Link, lines: Sequence[bytes]) -> None:
+        batch = Batch(self.events.epochs.current.name, self.known, self.position + 1, lines)
+        self.known = max(self.known, batch.last)
+        answer = await self._ask(lambda: link.deliver(batch))
+        if answer.verdict is Verdict.DONE:
+            self._note_sent(answer.seq - self.position)
+            self._move_to(answer.seq)
+        elif answer.verdict is Verdict.BEHIND:
+            self._note_rewind(self.position, answer.seq)
+            self._move_to(answer.seq)
+            self._begin_pace()
+        else:
+            self.known = batch.known  # nothing was sent; a cursor ahead must look foreign when it is asked next
+            raise _cursor_lost()
+
+    async def _check(self, link: Link) -> None:
+        """Ask with an empty batch: shows a dead link, a Redis that takes no writes, and a cursor that is gone."""
+        await self._send(link, ())
+
+    def _cursor(self, seq: int) -> Position:
+        return Position(self.events.epochs.current.name, seq)
+
+    def _move_to(self, seq: int) -> None:
+        if seq < self.position:
+            self._read = ()
+        self.position = seq
+        self.events.mark_forwarded(seq)
+
+    # The log
+
+    async def _next_lines(self, link: Link, count: int) -> list[bytes]:
+        """Return the next events, at most `count`; none when the log gave none and it is time to look again."""
+        lines = cut(self._read, self.position, count)
+        if not lines:
+            self._read = await self._read_log(link)
+            lines = cut(self._read, self.position, count)
+        if not lines and self._read:
+            await self._step_over_gap(link, self._read[0].first - 1)
+            lines = cut(self._read, self.position, count)
+        return lines
+
+    async def _read_log(self, link: Link) -> Sequence[Group]:
+        try:
+            found = await self.events.read(self.position, max_bytes=MAX_BYTES)
+        except StorageUnavailable as error:
+            log.warning("redis.log_unreadable", reason=str(error))
+        except LogDamaged as error:
+            await self._step_over_damage(link, error)
+            return ()
+        else:
+            if found.groups:
+                return found.groups
+        await self._pause(link, RETRY_READ)
+        return ()
+
+    async def _step_over_gap(self, link: Link, to: int) -> None:
+        """Go on behind events that retention took: they were out once, and would have gone out again."""
+        log.warning("redis.not_resent", first=self.position + 1, last=to, why="no longer in the log")
+        await self._claim_from_here(link, to)
+
+    async def _step_over_damage(self, link: Link, error: LogDamaged) -> None:
+        """Go on behind events that do not read and never will; they stand in the ledger."""
+        first, last = self.position + 1, await self._end_of_damage()
+        log.error("redis.events_lost", first=first, last=last, reason=str(error))
+        try:
+            await self.events.write_ledger("damaged", first, last, last - first + 1, f"never sent to Redis: {error}")
+        except StorageUnavailable as worse:
+            log.warning("ledger.not_written", reason=str(worse))
+        await self._claim_from_here(link, last)
+
+    async def _end_of_damage(self) -> int:
+        last = self.position + 1
+        while last < self.events.last:
+            try:
+                await self.events.read(last, max_bytes=1)
+            except LogDamaged:
+                last += 1
+            except StorageUnavailable:
+                await trio.sleep(RETRY_READ)
+            else:
+                break
+        return last
+
+    async def _claim_from_here(self, link: Link, to: int) -> None:
+        self.known = max(self.known, to)
+        await self._claim(link, str(self._cursor(self.position)).encode(), to)
+
+    # Waiting
+
+    async def _rest(self, link: Link) -> None:
+        """Wait for an event; meanwhile ask Redis now and then, and at once when the connection stirs."""
+        with trio.move_on_after(CHECK_EVERY):
+            await _first_of(lambda: self.events.wait_beyond(self.position), link.wait_stirring)
+        if self.events.last == self.position:
+            await self._check(link)
+
+    async def _pause(self, link: Link, seconds: float) -> None:
+        await trio.sleep(min(seconds, CHECK_EVERY))
+        if seconds >= CHECK_EVERY:
+            await self._check(link)
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        self.state.asking(trio.current_time())
+        answer = await call()
+        self.state.answered()
+        return answer
+
+    # The pace
+
+    def _begin_pace(self) -> None:
+        rate = self.config.backlog_rate
+        self._pace = pacing.begin(rate, trio.current_time(), self.events.last) if rate else None
+
+    def _grant(self, waiting: int) -> pacing.Grant:
+        if self._pace is None:
+            return pacing.Grant(waiting)
+        self._pace = self._pace.advance(trio.current_time(), self.events.last)
+        return self._pace.grant(waiting)
+
+    # What is told
+
+    def _note_works(self) -> None:
+        failures = self.state.works(time.time())
+        if failures:
+            log.info("redis.recovered", failures=failures, waiting=self.events.last - self.position)
+        elif failures == 0:
+            log.info("redis.connected", waiting=self.events.last - self.position)
+
+    def _note_sent(self, count: int) -> None:
+        if count:
+            self.state.went_out(count, time.time())
+            self._pace = self._pace and self._pace.spend(count)
+            self._note_works()
+
+    def _note_rewind(self, before: int, now: int) -> None:
+        self.state.rewound(before - now)
+        log.warning("redis.set_back", again_from=now + 1, again_to=before, why="Redis holds an older cursor")
+
+
+def _cursor_lost() -> RedisUnavailable:
+    return RedisUnavailable(
+        "cursor", "Redis lost the cursor, or somebody else changed it; going on from the log's own mark, or from theirs"
+    )
+
+
+async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for(wait: Callable[[], Awaitable[None]]) -> None:
+            await wait()
+            nursery.cancel_scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(wait_for, wait)
+
+
+__all__ = ["ForwarderState", "RedisState", "RedisView", "forward"]

@@ -1,0 +1,205 @@
+"""One connection to Redis, synchronous: called from one thread at a time, never from the event loop's.
+
+Rule of this file: a connection that failed once is never used again. redis-py would connect anew in silence; the
+forwarder must know, because then the cursor has to be asked again. Errors leave this file as redis-py raises them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import redis.exceptions as theirs
+from attrs import define, field
+from redis.backoff import NoBackoff
+from redis.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.retry import Retry
+
+from synceventsd.config import RedisConfig, mask_password, read_secret
+from synceventsd.core.cursor import Answer, Batch, Send, Verdict, cursor_key, decide
+from synceventsd.core.errors import RedisUnavailable
+from synceventsd.core.positions import Position
+from synceventsd.redis_sink.failures import permission_lacks, shebang_unknown, translated
+from synceventsd.redis_sink.scripts import CLAIM, DELIVER, Script
+
+
+class _Wire(Protocol):
+    """What is used of redis-py's connection; its own annotations are incomplete."""
+
+    _sock: socket.socket | None
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def pack_commands(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[bytes]: ...
+    def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...
+    def read_response(self) -> Any: ...
+
+
+@define(eq=False)
+class Session:
+    """A connection that has authenticated, the cursor's key, and what was learnt about the server."""
+
+    _wire: _Wire
+    _key: str
+    _channel: str
+    _shebang: bool = field(default=True, init=False)
+    _scripts: bool = field(default=True, init=False)
+
+    def read_cursor(self) -> bytes | None:
+        """Return what the cursor holds; None when there is none."""
+        raw = self._ask(("GET", self._key))[0]
+        return None if raw is None else bytes(raw)
+
+    def claim(self, expected: bytes | None, cursor: Position) -> Answer:
+        """Write the cursor, provided that it still holds `expected`; else it `MOVED`, and nothing was done.
+
+        Proves that Redis takes writes: read-only, out of memory and the like show here, before an event is at stake.
+        """
+        if self._scripts:
+            held = b"-" if expected is None else b"=" + expected
+            answer = self._run(CLAIM, held, str(cursor), cursor.seq)
+            if answer is not None:
+                return answer
+        raw = self._watch_cursor()
+        if raw != expected:
+            return Answer(Verdict.MOVED, 0)
+        return self._transact(cursor, ())
+
+    def deliver(self, batch: Batch) -> Answer:
+        """Publish what of the batch is not out yet, and move the cursor, in one step that nothing can come between."""
+        if self._scripts:
+            answer = self._run(DELIVER, f"{batch.epoch}-", batch.known, batch.first, self._channel, *batch.lines)
+            if answer is not None:
+                return answer
+        decision = decide(self._watch_cursor(), batch)
+        if isinstance(decision, Send):
+            return self._transact(Position(batch.epoch, batch.last), batch.lines[decision.skip :])
+        return decision
+
+    def cut(self) -> None:
+        """End the connection now; may be called from another thread, whose call then fails at once."""
+        # The one use of redis-py's private `_sock`: nothing public reaches the socket, and `disconnect` takes it away
+        # from the thread that uses it. The plain socket's method, because TLS' own would do the same there.
+        sock = self._wire._sock
+        if sock is not None:
+            with suppress(OSError):  # already gone
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 when it is closed."""
+        sock = self._wire._sock
+        return -1 if sock is None else sock.fileno()
+
+    def close(self) -> None:
+        """Close the connection; never raises, never waits."""
+        self._wire.disconnect()
+
+    # Scripts
+
+    def _run(self, script: Script, *args: bytes | str | int) -> Answer | None:
+        """Return the script's answer, or None when this user may not run scripts."""
+        try:
+            verdict, seq = self._evaluate(script, args)
+        except theirs.ResponseError as error:
+            if not permission_lacks(error):
+                raise
+            self._scripts = False
+            return None
+        return Answer(Verdict(verdict.decode()), int(seq))
+
+    def _evaluate(self, script: Script, args: Sequence[bytes | str | int]) -> Any:
+        rest = (1, self._key, *args)
+        try:
+            return self._ask(("EVALSHA", script.sha(shebang=self._shebang), *rest))[0]
+        except theirs.NoScriptError:
+            pass  # new to this server, or the server is new: a restart, a failover, SCRIPT FLUSH
+        try:
+            return self._ask(("EVAL", script.source(shebang=self._shebang), *rest))[0]
+        except theirs.ResponseError as error:
+            if not (self._shebang and shebang_unknown(error)):
+                raise
+        self._shebang = False
+        return self._evaluate(script, args)
+
+    # The way without scripts: the same decisions, made here. Redis refuses the transaction when the cursor was written
+    # since it was read. Never a bare PUBLISH: a primary that was demoted answers it with OK, and nobody hears it.
+
+    def _watch_cursor(self) -> bytes | None:
+        _, raw = self._ask(("WATCH", self._key), ("GET", self._key))
+        return None if raw is None else bytes(raw)
+
+    def _transact(self, cursor: Position, lines: Sequence[bytes]) -> Answer:
+        publishes = [("PUBLISH", self._channel, line) for line in lines]
+        replies = self._ask(("MULTI",), ("SET", self._key, str(cursor)), *publishes, ("EXEC",))
+        results = replies[-1]
+        if results is None:
+            return Answer(Verdict.MOVED, 0)
+        failed = [index for index, result in enumerate(results) if isinstance(result, theirs.ResponseError)]
+        if failed:
+            # The permission went between queueing and EXEC, and transactions do not roll back: the cursor goes back to
+            # the last event that is out. Nobody else writes it; should this fail too, the rest of this batch is lost.
+            out = cursor.seq - len(lines) + failed[0] - 1
+            self._ask(("SET", self._key, str(Position(cursor.epoch, out))))
+            raise results[failed[0]]
+        return Answer(Verdict.DONE, cursor.seq)
+
+    def _ask(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
+        """Send the commands at once and return their replies; raises the first error among them, once all are read."""
+        self._wire.send_packed_command(self._wire.pack_commands(commands), check_health=False)
+        replies, errors = [], []
+        for _ in commands:
+            try:
+                replies.append(self._wire.read_response())
+            except theirs.ResponseError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return replies
+
+
+def connect(config: RedisConfig, log_id: str) -> Session:
+    """Connect and authenticate; blocks for at most twice `redis.timeout`, and for as long as looking up the name takes.
+
+    The password is read anew each time, so that a new one needs no restart.
+
+    Raises:
+        RedisUnavailable: always, whatever went wrong.
+    """
+    url = config.url or ""
+    password = None if config.password_file is None else _password(config.password_file)
+    with translated(mask_password(url)):
+        wire = _wire_to(url, password, config.timeout)
+        wire.connect()
+    return Session(wire, cursor_key(log_id), config.channel)
+
+
+def _wire_to(url: str, password: str | None, timeout: float) -> _Wire:
+    options = parse_url(url)
+    kind: Callable[..., Any] = options.pop("connection_class", Connection)
+    if password is not None:
+        options["password"] = password
+    options |= {
+        # Protocol 2 has no pushes and no maintenance notifications, which hide an unread reply from redis-py's checks.
+        "protocol": 2,
+        # A retry of redis-py sends again without asking the cursor.
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "driver_info": None,
+    }
+    wire = kind(**options)
+    if isinstance(wire, UnixDomainSocketConnection):
+        wire.port = None  # redis-py asks a Unix connection for it when connecting times out, and falls over
+    return cast(_Wire, wire)
+
+
+def _password(file: Path) -> str:
+    try:
+        return read_secret(file)
+    except OSError as error:
+        raise RedisUnavailable("auth", f"redis.password_file cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RedisUnavailable("auth", f"redis.password_file cannot be used: {error}") from error
