@@ -8,13 +8,13 @@ from pathlib import Path
 
 import trio
 from attrs import define
+from tests.events import Hand, line
+from tests.redis_servers import PATIENCE
 
 from synceventsd.config import RedisConfig
 from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog.committer import Retention
 from synceventsd.forwarder import ForwarderState, RedisView, forward
-from tests.events import Hand, line
-from tests.redis_servers import PATIENCE
 
 ROOMY = Retention(2**32, 2**30, 7 * 86400.0)
 

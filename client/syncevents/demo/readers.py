@@ -9,12 +9,14 @@ import json
 import socket
 import threading
 import time
+from decimal import Decimal
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
 
 import redis
 
+from syncevents.demo.failure import DemoError
 from syncevents.demo.seen import Seen, Source, Trouble
 from syncevents.demo.ssetext import Message, Parser
 
@@ -60,7 +62,7 @@ class Reader:
 
     def _put(self, text: str | bytes) -> None:
         at = time.time()
-        self._inbox.put(Seen(self.source, json.loads(text), at))
+        self._inbox.put(Seen(self.source, json.loads(text, parse_float=Decimal), at))
 
 
 class RedisSubscriber(Reader):
@@ -151,6 +153,19 @@ class StreamReader(Reader):
             connected.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # closed already, which is as good
+
+
+def check_redis(url: str) -> None:
+    """Raise `DemoError` when no Redis answers there."""
+    try:
+        _ping(url)
+    except (redis.RedisError, ValueError) as error:
+        raise DemoError(f"--redis-url: no Redis answers: {error}") from None
+
+
+def _ping(url: str) -> None:
+    with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
+        client.ping()
 
 
 def get_json(port: int, path: str) -> dict[str, Any]:

@@ -44,6 +44,13 @@ class Screen:
         name = f"{source:<6}"
         self.line(f"{click.style(name, fg=_COLOURS[source], bold=True) if self._colours else name} | {text}")
 
+    def error(self, text: str) -> None:
+        """Write a line to standard error."""
+        if self._live:
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()
+        click.echo(text, err=True)
+
     def progress(self, text: str) -> None:
         """Say how far it is: in place on a terminal, else as a line now and then."""
         now = time.monotonic()

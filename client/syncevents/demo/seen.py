@@ -68,19 +68,20 @@ def describe(seen: Seen) -> str:
     elif seen.event_type == EventType.SYNC_COMPLETED:
         text = counts(data)
     elif seen.event_type == EventType.SYNC_ORDER_REJECTED:
-        text = f"{data.get('order_number')!s:<7} {data.get('reason')}"
+        text = f"{data.get('order_number') or '?':<7} {data.get('reason')}"
     elif seen.event_type in SHORT_NAMES:
         amount = f"{data.get('total_amount', '')} {data.get('currency', '')}"
-        text = f"{data.get('order_number')!s:<7} {amount:>12}  {data.get('status')}"
+        text = f"{data.get('order_number') or '?':<7} {amount:>12}  {data.get('status')}"
     else:
         text = ""
-    return f"{name} {text:<42} {delay}"
+    return f"{name} {text:<54} {delay}"
 
 
 def counts(data: Mapping[str, Any]) -> str:
     """Tell of the four counters that a sync has."""
     created, updated, rejected = (data.get(f"{kind}_orders", 0) for kind in ("created", "updated", "rejected"))
-    return f"{data.get('total_orders', 0)} orders: {created} created, {updated} updated, {rejected} rejected"
+    total = data.get("total_orders", 0)
+    return f"{total} order{'' if total == 1 else 's'}: {created} created, {updated} updated, {rejected} rejected"
 
 
 def describe_status(status: Mapping[str, Any]) -> str:

@@ -40,11 +40,11 @@ _FULFILLMENT: Final = {
 OrderEvent = SyncOrderCreated | SyncOrderUpdated | SyncOrderRejected
 
 
-class OrdersUnreadable(ValueError):
+class OrdersError(ValueError):
     """The text as a whole holds no list of orders."""
 
 
-class FieldWrong(ValueError):
+class FieldError(ValueError):
     """One field of an order is not as documented; the text names it."""
 
 
@@ -72,14 +72,14 @@ class _Order:
 
 
 def read_orders(text: bytes) -> list[Any]:
-    """Return the orders in `{"orders": [...]}` or `[...]`, not looked at yet; raises `OrdersUnreadable`."""
+    """Return the orders in `{"orders": [...]}` or `[...]`, not looked at yet; raises `OrdersError`."""
     try:
         value = json.loads(text, parse_float=Decimal)
     except (ValueError, RecursionError) as error:
-        raise OrdersUnreadable(f"is not JSON: {error}") from None
+        raise OrdersError(f"is not JSON: {error}") from None
     orders = value.get("orders") if isinstance(value, dict) else value
     if not isinstance(orders, list):
-        raise OrdersUnreadable('holds no orders: it must be {"orders": [...]} or a list of them')
+        raise OrdersError('holds no orders: it must be {"orders": [...]} or a list of them')
     return orders
 
 
@@ -87,7 +87,7 @@ def translate(raw: object, now: datetime) -> Translated:
     """Return the event that an order is published as; `now` is when it was synchronised."""
     try:
         order = _read_order(raw)
-    except FieldWrong as fault:
+    except FieldError as fault:
         return Translated(_rejected(raw, "malformed order", str(fault), now), str(fault))
     if order.cancelled_at is not None:
         why = f"cancelled at {order.cancelled_at.isoformat()}: {order.cancel_reason or 'no reason given'}"
@@ -136,7 +136,7 @@ def _rejected(raw: object, reason: str, error: str | None, now: datetime) -> Syn
 
 def _read_order(raw: object) -> _Order:
     if not isinstance(raw, dict):
-        raise FieldWrong(f"must be an object, but is {_quoted(raw)}")
+        raise FieldError(f"must be an object, but is {_quoted(raw)}")
     return _Order(
         external_id=_id(raw),
         number=_number(raw),
@@ -229,8 +229,8 @@ def _optional_text(raw: dict[str, Any], key: str, field: str | None = None) -> s
     return value
 
 
-def _wrong(field: str, value: object, allowed: str) -> FieldWrong:
-    return FieldWrong(f"{field} must be {allowed}, but is {'missing' if value is None else _quoted(value)}")
+def _wrong(field: str, value: object, allowed: str) -> FieldError:
+    return FieldError(f"{field} must be {allowed}, but is {'missing' if value is None else _quoted(value)}")
 
 
 def _quoted(value: object) -> str:

@@ -14,11 +14,7 @@ from syncevents.demo.seen import Seen
 from syncevents.events import EventType
 
 _COLUMNS: Final = ("events", "orders", "created", "updated", "rejected")
-_COUNTED: Final = {
-    EventType.SYNC_ORDER_CREATED: "created",
-    EventType.SYNC_ORDER_UPDATED: "updated",
-    EventType.SYNC_ORDER_REJECTED: "rejected",
-}
+_COUNTED: Final = (EventType.SYNC_ORDER_CREATED, EventType.SYNC_ORDER_UPDATED, EventType.SYNC_ORDER_REJECTED)
 
 
 @frozen
@@ -57,8 +53,9 @@ class View:
 
 def type_row(name: str, types: Mapping[str, int], delay: float | None = None) -> Row:
     """Return the line for so many events of each type."""
-    kinds = {column: types.get(event_type, 0) for event_type, column in _COUNTED.items()}
-    return Row(name, events=sum(types.values()), orders=sum(kinds.values()), delay=delay, **kinds)
+    created, updated, rejected = (types.get(event_type, 0) for event_type in _COUNTED)
+    orders = created + updated + rejected
+    return Row(name, sum(types.values()), orders, created, updated, rejected, delay)
 
 
 def status_row(name: str, counters: object) -> Row:

@@ -63,9 +63,8 @@ class Session:
             answer = self._run(CLAIM, held, str(cursor), cursor.seq)
             if answer is not None:
                 return answer
-        raw = self._watch_cursor()
-        if raw != expected:
-            return Answer(Verdict.MOVED, 0)
+        if self._begin_transaction() != expected:
+            return self._give_up(Answer(Verdict.MOVED, 0))
         return self._transact(cursor, ())
 
     def deliver(self, batch: Batch) -> Answer:
@@ -74,10 +73,10 @@ class Session:
             answer = self._run(DELIVER, f"{batch.epoch}-", batch.known, batch.first, self._channel, *batch.lines)
             if answer is not None:
                 return answer
-        decision = decide(self._watch_cursor(), batch)
+        decision = decide(self._begin_transaction(), batch)
         if isinstance(decision, Send):
             return self._transact(Position(batch.epoch, batch.last), batch.lines[decision.skip :])
-        return decision
+        return self._give_up(decision)
 
     def cut(self) -> None:
         """End the connection now; may be called from another thread, whose call then fails at once."""
@@ -127,13 +126,18 @@ class Session:
     # The way without scripts: the same decisions, made here. Redis refuses the transaction when the cursor was written
     # since it was read. Never a bare PUBLISH: a primary that was demoted answers it with OK, and nobody hears it.
 
-    def _watch_cursor(self) -> bytes | None:
-        _, raw = self._ask(("WATCH", self._key), ("GET", self._key))
+    def _begin_transaction(self) -> bytes | None:
+        # MULTI is confirmed before anything follows it: where it is forbidden, what follows would be executed bare.
+        _, raw, _ = self._ask(("WATCH", self._key), ("GET", self._key), ("MULTI",))
         return None if raw is None else bytes(raw)
+
+    def _give_up(self, answer: Answer) -> Answer:
+        self._ask(("DISCARD",))
+        return answer
 
     def _transact(self, cursor: Position, lines: Sequence[bytes]) -> Answer:
         publishes = [("PUBLISH", self._channel, line) for line in lines]
-        replies = self._ask(("MULTI",), ("SET", self._key, str(cursor)), *publishes, ("EXEC",))
+        replies = self._ask(("SET", self._key, str(cursor)), *publishes, ("EXEC",))
         results = replies[-1]
         if results is None:
             return Answer(Verdict.MOVED, 0)
@@ -148,6 +152,8 @@ class Session:
 
     def _ask(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
         """Send the commands at once and return their replies; raises the first error among them, once all are read."""
+        if self.fileno() < 0:
+            raise theirs.ConnectionError("closed after an earlier failure")
         self._wire.send_packed_command(self._wire.pack_commands(commands), check_health=False)
         replies, errors = [], []
         for _ in commands:

@@ -1,0 +1,74 @@
+"""The daemon, but for one thing: it kills itself with SIGKILL at the n-th passage of the point named in CRASH_POINT."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from synceventsd.__main__ import main
+from synceventsd.eventlog.committer import Committer
+from synceventsd.eventlog.store import Store
+from synceventsd.redis_sink.link import Link
+
+left = int(os.environ.get("CRASH_AT", "0"))
+
+
+def crash() -> None:
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: type, name: str) -> None:
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def patched(*args: Any, **options: Any) -> Any:
+        crash()
+        return real(*args, **options)
+
+    setattr(owner, name, patched)
+
+
+def after(owner: type, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def patched(*args: Any, **options: Any) -> Any:
+        answer = real(*args, **options)
+        if when(answer, *args):
+            crash()
+        return answer
+
+    setattr(owner, name, patched)
+
+
+def after_awaiting(owner: type, name: str) -> None:
+    real: Callable[..., Any] = getattr(owner, name)
+
+    async def patched(*args: Any, **options: Any) -> Any:
+        answer = await real(*args, **options)
+        crash()
+        return answer
+
+    setattr(owner, name, patched)
+
+
+point = os.environ.get("CRASH_POINT", "")
+if point == "in the transaction":
+    before(Store, "_write_producers")  # the events are written, the count of their lines is not
+elif point == "after the commit, before the ack":
+    after(Store, "append", lambda _answer, _store, commit: bool(commit.groups))
+elif point == "before the call to Redis":
+    before(Link, "deliver")
+elif point == "after the call to Redis":
+    after_awaiting(Link, "deliver")
+elif point == "in retention":
+    after(Store, "prune", lambda gone, *_: gone > 0)
+elif point == "in a checkpoint":
+    after(Store, "checkpoint_if_due")
+elif point == "while sync states are saved":
+    after(Store, "save_syncs")
+assert point == "" or Committer is not None
+main()
