@@ -254,9 +254,11 @@ class Sender:
         if splitter.too_large:
             raise ProtocolError(f"a message of more than {_MAX_MESSAGE} bytes")
         rejects: list[Reject] = []
-        for line in lines:
-            rejects += self._follow(line)
-        self._report(rejects)
+        try:
+            for line in lines:
+                rejects += self._follow(line)
+        finally:  # a refusal may end what has begun well
+            self._report(rejects)
         return bool(data)
 
     def _follow(self, line: bytes) -> list[Reject]:

@@ -17,13 +17,13 @@ from attrs import define, field
 
 from synceventsd.config import RedisConfig
 from synceventsd.core import backoff, pacing
-from synceventsd.core.batches import MAX_BYTES, MAX_EVENTS, cut
+from synceventsd.core.batches import MAX_EVENTS
 from synceventsd.core.cursor import Batch, Verdict, resolve
 from synceventsd.core.errors import LogDamaged, RedisUnavailable, StorageUnavailable
-from synceventsd.core.model import Group
 from synceventsd.core.positions import Position
 from synceventsd.eventlog import EventLog
 from synceventsd.forwarder_state import ForwarderState, RedisState, RedisView
+from synceventsd.forwarder_supply import RETRY_READ, Hole, Supply, Unreadable
 from synceventsd.logs import get_logger
 from synceventsd.redis_sink import Link, open_link
 
@@ -33,8 +33,6 @@ T = TypeVar("T")
 # How long a link goes unproven while there is nothing to send (seconds). Together with `forwarder_state.SILENT_AFTER`
 # it is how soon /status says that Redis hangs: within one second, as promised.
 CHECK_EVERY: Final = 0.4
-
-RETRY_READ: Final = 1.0  # seconds before a log that cannot be read just now is tried again
 
 
 async def forward(events: EventLog, config: RedisConfig, state: ForwarderState) -> NoReturn:
@@ -75,9 +73,12 @@ class _Sender:
     state: ForwarderState
     position: int = field(default=0, init=False)
     known: int = field(default=0, init=False)
-    _read: Sequence[Group] = field(default=(), init=False)
+    _supply: Supply = field(init=False)
     _pace: pacing.Pace | None = field(default=None, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._supply = Supply(self.events)
 
     async def serve(self) -> NoReturn:
         """Connect and send until something goes wrong.
@@ -151,68 +152,40 @@ class _Sender:
 
     def _move_to(self, seq: int) -> None:
         if seq < self.position:
-            self._read = ()
+            self._supply.go_back()
         self.position = seq
         self.events.mark_forwarded(seq)
 
     # The log
 
     async def _next_lines(self, link: Link, count: int) -> list[bytes]:
-        """Return the next events, at most `count`; none when the log gave none and it is time to look again."""
-        lines = cut(self._read, self.position, count)
-        if not lines:
-            self._read = await self._read_log(link)
-            lines = cut(self._read, self.position, count)
-        if not lines and self._read:
-            await self._step_over_gap(link, self._read[0].first - 1)
-            lines = cut(self._read, self.position, count)
-        return lines
-
-    async def _read_log(self, link: Link) -> Sequence[Group]:
-        try:
-            found = await self.events.read(self.position, max_bytes=MAX_BYTES)
-        except StorageUnavailable as error:
-            log.warning("redis.log_unreadable", reason=str(error))
-        except LogDamaged as error:
-            await self._step_over_damage(link, error)
-            return ()
+        """Return the next events, at most `count`; none when it is time to look again."""
+        found = await self._supply.next(self.position, count)
+        if isinstance(found, Unreadable):
+            log.warning("redis.log_unreadable", reason=found.why)
+            await self._pause(link, RETRY_READ)
+        elif isinstance(found, Hole):
+            await self._step_over(link, found)
         else:
-            if found.groups:
-                return found.groups
-        await self._pause(link, RETRY_READ)
-        return ()
+            return found
+        return []
 
-    async def _step_over_gap(self, link: Link, to: int) -> None:
-        """Go on behind events that retention took: they were out once, and would have gone out again."""
-        log.warning("redis.not_resent", first=self.position + 1, last=to, why="no longer in the log")
-        await self._claim_from_here(link, to)
+    async def _step_over(self, link: Link, hole: Hole) -> None:
+        """Go on behind a hole. Only a damaged one is a loss: what retention took was out once, and is not repeated."""
+        if hole.damage is None:
+            log.warning("redis.not_resent", first=hole.first, last=hole.last, why="no longer in the log")
+        else:
+            log.error("redis.events_lost", first=hole.first, last=hole.last, reason=str(hole.damage))
+            await self._write_ledger(hole)
+        self.known = max(self.known, hole.last)
+        await self._claim(link, str(self._cursor(self.position)).encode(), hole.last)
 
-    async def _step_over_damage(self, link: Link, error: LogDamaged) -> None:
-        """Go on behind events that do not read and never will; they stand in the ledger."""
-        first, last = self.position + 1, await self._end_of_damage()
-        log.error("redis.events_lost", first=first, last=last, reason=str(error))
+    async def _write_ledger(self, hole: Hole) -> None:
+        count, detail = hole.last - hole.first + 1, f"never sent to Redis: {hole.damage}"
         try:
-            await self.events.write_ledger("damaged", first, last, last - first + 1, f"never sent to Redis: {error}")
-        except StorageUnavailable as worse:
-            log.warning("ledger.not_written", reason=str(worse))
-        await self._claim_from_here(link, last)
-
-    async def _end_of_damage(self) -> int:
-        last = self.position + 1
-        while last < self.events.last:
-            try:
-                await self.events.read(last, max_bytes=1)
-            except LogDamaged:
-                last += 1
-            except StorageUnavailable:
-                await trio.sleep(RETRY_READ)
-            else:
-                break
-        return last
-
-    async def _claim_from_here(self, link: Link, to: int) -> None:
-        self.known = max(self.known, to)
-        await self._claim(link, str(self._cursor(self.position)).encode(), to)
+            await self.events.write_ledger("damaged", hole.first, hole.last, count, detail)
+        except (StorageUnavailable, LogDamaged) as error:
+            log.warning("ledger.not_written", reason=str(error))
 
     # Waiting
 

@@ -71,6 +71,7 @@ class ForwarderState:
     rewinds: int = field(default=0, init=False)
     last_sent_at: float | None = field(default=None, init=False)
     asked_at: float | None = field(default=None, init=False)
+    _told: set[str] = field(factory=set, init=False)
 
     def asking(self, now: float) -> None:
         """Note that a call goes out."""
@@ -89,10 +90,12 @@ class ForwarderState:
         return failures
 
     def failed(self, error: RedisUnavailable, at: float) -> bool:
-        """Note a failure. Return whether it is news: the first of an outage, or for another reason than before."""
-        news = self.connected or self.reason != error.reason
+        """Note a failure. Return whether it is news: for a reason that the present outage did not have yet."""
         if self.connected or self.failures == 0:
             self.since = at
+            self._told.clear()
+        news = error.reason not in self._told
+        self._told.add(error.reason)
         self.connected, self.reason, self.asked_at = False, error.reason, None
         self.last_error, self.last_error_at = str(error), at
         self.failures += 1

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import socket
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -420,3 +421,23 @@ def test_errors_survive_pickling() -> None:
 def test_a_daemon_of_another_path_is_not_needed(tmp_path: Path) -> None:
     with syncevents.Publisher(tmp_path / "none"):
         pass
+
+
+def test_what_came_before_a_refusal_still_counts(tmp_path: Path) -> None:
+    answers = wire.encode_reject(1, None, "invalid_event", "no") + wire.encode_ack(2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        publisher = syncevents.Publisher(tmp_path / "sock")
+        publisher.publish_sync_order_created(13, 42, numbered(1))
+        publisher.publish_sync_order_created(13, 42, numbered(2))
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(wire.encode_welcome("peer/1", 0, 100000))
+            received = b""
+            while received.count(b"\n") < 2:
+                received += connection.recv(65536)
+            connection.sendall(answers + wire.encode_error("producer_in_use", "taken over"))
+        with pytest.raises(syncevents.Rejected) as caught:
+            publisher.close(60)
+    assert [reject.line for reject in caught.value.rejects] == [1]

@@ -19,6 +19,7 @@ from synceventsd.core.errors import StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
 from synceventsd.core.positions import GapReason
 from synceventsd.eventlog import EventLog, open_log
+from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import Reader
 from synceventsd.eventlog.store import Commit, Store, store_in
@@ -92,6 +93,19 @@ async def test_numbers_are_never_given_twice_even_when_retention_took_everything
         assert (log.last, log.oldest) == (10, 11)
         await Hand(log).append(line(11))
         assert (log.last, log.oldest) == (11, 11)
+
+
+async def test_retention_and_checkpoints_happen_under_load_too(tmp_path: Path) -> None:
+    async with a_log(tmp_path, retention=Retention(2**32, 100_000, 7 * 86400.0)) as log:
+        hand = Hand(log)
+        with trio.fail_after(60):
+            while log.oldest < 50_000:  # never idle: there is always another lot
+                hand.hand_in(*(line(n, data={"pad": "x" * 2000}) for n in range(20)))
+                await log.committer.wait_room()
+                await trio.sleep(0)
+        await log.committer.wait_empty()
+        wal = (tmp_path / "events.db-wal").stat().st_size
+        assert wal < 4 * store_module.CHECKPOINT_BYTES
 
 
 async def test_events_that_redis_has_not_got_are_rejected_for_never_dropped(tmp_path: Path) -> None:
@@ -294,7 +308,7 @@ class LogAgainstList(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 2000), groups=st.integers(1, 4))
     def prune(self, keep: int, groups: int) -> None:
-        self.store.prune(self.forwarded, 0.0, keep, groups)
+        self.store.prune(self.forwarded, 0.0, keep, groups, 10**9)
         assert self.store.oldest - 1 <= self.forwarded or self.store.oldest - 1 == self.dropped
         self.dropped = self.store.oldest - 1
 

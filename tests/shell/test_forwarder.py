@@ -7,12 +7,15 @@ again.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from attrs import define
 from tests.redis_log import event_log, forwarding, lines, until
 from tests.redis_servers import (
     CHANNEL,
@@ -27,6 +30,7 @@ from tests.redis_servers import (
 )
 
 from synceventsd.config import RedisConfig
+from synceventsd.eventlog import EventLog
 
 
 @pytest.fixture(params=each_server())
@@ -460,3 +464,73 @@ async def test_cancelling_ends_a_call_to_a_hung_redis_at_once(
         async with forwarding(events, config(server.url)):
             await events.all_out()
     await arrive(heard, lines(10))
+
+
+def damage(events: EventLog, first: int) -> None:
+    """Spoil the group that begins with this event, behind the log's back."""
+    with closing(sqlite3.connect(events._store.path, timeout=10)) as db, db:
+        assert db.execute("UPDATE event_group SET crc = crc + 1 WHERE first = ?", (first,)).rowcount == 1
+
+
+async def test_events_that_do_not_read_any_more_stand_in_the_ledger_and_hold_nothing_up(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events:
+        await events.accept(500)
+    async with event_log(tmp_path) as events:  # reopened, so that it reads from the disk
+        damage(events.log, 101)
+        damage(events.log, 201)
+        async with forwarding(events, config(server.url)):
+            await events.all_out()
+            await arrive(heard, [*lines(100), *lines(500, 301)])
+        (entry,) = [entry for entry in await events.log.ledger() if entry.reason == "damaged"]
+        assert (entry.first, entry.last, entry.count) == (101, 300, 200)
+
+
+async def test_a_cursor_set_back_beyond_what_is_kept_goes_on_with_the_oldest_event(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)):
+        await events.accept(500)
+        await events.all_out()
+        await events.log.committer.in_lane(events.log._store.prune, 300, trio.current_time() + 1e12, 0, 100)
+        assert events.log.oldest == 301
+        events.log._tail._groups.clear()
+        (key,) = server.run("KEYS", "*")
+        server.run("SET", key, f"{events.log.epochs.current.name}-10")
+        await until(lambda: len(heard) >= 700)
+        await events.all_out()
+        await arrive(heard, [*lines(500), *lines(500, 301)])
+
+
+@define(eq=False)
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope when the forwarder's task is about to make its n-th step."""
+
+    scope: trio.CancelScope
+    left: int
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if "forward" in task.name:
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()
+
+
+async def test_cancelling_at_any_moment_loses_and_repeats_nothing(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events:
+        for step in range(60):
+            await events.accept(5)
+            with trio.CancelScope() as scope:
+                watch = CancelAtStep(scope, step)
+                trio.lowlevel.add_instrument(watch)
+                try:
+                    async with forwarding(events, config(server.url)):
+                        await events.all_out()
+                finally:
+                    trio.lowlevel.remove_instrument(watch)
+        async with forwarding(events, config(server.url)):
+            await events.all_out()
+        await arrive(heard, lines(300))

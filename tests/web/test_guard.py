@@ -16,7 +16,9 @@ CLOSED = Policy("/api/v1", OPEN.hosts, OPEN.origins, KEY)
 STREAM = "/integrations/events/sse/42"
 
 
-def head(*headers: tuple[str, str], host: str | None = "localhost:8787", path: str = STREAM, method: str = "GET") -> Head:
+def head(
+    *headers: tuple[str, str], host: str | None = "localhost:8787", path: str = STREAM, method: str = "GET"
+) -> Head:
     return Head(method, path, ((("host", host),) if host is not None else ()) + headers)
 
 
@@ -29,7 +31,17 @@ def status_of(asked: Head, rules: Policy = OPEN) -> int:
     return verdict.status if isinstance(verdict, Answer) else 200
 
 
-LOOPBACK = ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.0.0.1:8787", "127.9.9.9:80", "[::1]", "[::1]:8787", "[0:0::1]"]  # noqa: E501
+LOOPBACK = [
+    "localhost",
+    "LOCALHOST:1",
+    "localhost.",
+    "127.0.0.1",
+    "127.0.0.1:8787",
+    "127.9.9.9:80",
+    "[::1]",
+    "[::1]:8787",
+    "[0:0::1]",
+]
 
 
 @pytest.mark.parametrize("host", [*LOOPBACK, "10.1.2.3:8787", "sync.internal", "SYNC.Internal:443", "[fd00::1]:1"])
@@ -50,7 +62,10 @@ REBOUND = [
 @pytest.mark.parametrize("rules", [OPEN, CLOSED], ids=["open", "tokens"])
 def test_any_other_host_is_refused_before_anything_else(host: str, rules: Policy) -> None:
     assert status_of(head(host=host), rules) == 421
-    assert status_of(head(("origin", ORIGIN), ("access-control-request-method", "GET"), host=host, method="OPTIONS")) == 421
+    assert (
+        status_of(head(("origin", ORIGIN), ("access-control-request-method", "GET"), host=host, method="OPTIONS"))
+        == 421
+    )
     assert status_of(upgrade(("origin", ORIGIN), host=host), rules) == 421
     assert status_of(head(host=host, path="/api/v1/healthz"), rules) == 421
 
@@ -82,7 +97,17 @@ def test_only_a_listed_origin_gets_cors_headers_and_never_a_star() -> None:
     assert granted[b"access-control-allow-credentials"] == b"true"
 
 
-FOREIGN = ["https://evil.example", "http://shop.example", "https://shop.example:444", "https://shop.example.evil.example", "null", "*", "", "https://SHOP.example", "https://shop.example/"]  # noqa: E501
+FOREIGN = [
+    "https://evil.example",
+    "http://shop.example",
+    "https://shop.example:444",
+    "https://shop.example.evil.example",
+    "null",
+    "*",
+    "",
+    "https://SHOP.example",
+    "https://shop.example/",
+]
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
@@ -157,7 +182,15 @@ def test_a_token_is_taken_from_the_header_else_from_the_cookie(headers: list[tup
      [bearer("x"), ("cookie", f"syncevents_token={GOOD}")], [bearer(GOOD, "Basic")], [("x-token", GOOD)], [("authorization", GOOD)]],
 )  # fmt: skip
 def test_without_a_good_token_nothing_is_told(headers: list[tuple[str, str]]) -> None:
-    for path in (f"/api/v1{STREAM}", "/api/v1/", "/api/v1/status", "/healthz", "/nowhere", "/api/v1/healthz/", "/api/v1//healthz"):
+    for path in (
+        f"/api/v1{STREAM}",
+        "/api/v1/",
+        "/api/v1/status",
+        "/healthz",
+        "/nowhere",
+        "/api/v1/healthz/",
+        "/api/v1//healthz",
+    ):
         answer = decide(head(*headers, path=path), CLOSED, NOW)
         assert isinstance(answer, Answer)
         assert answer.status == 401

@@ -11,7 +11,24 @@ from hypothesis import strategies as st
 from synceventsd.core.filters import Filter
 from synceventsd.web.query import DEFAULT_REPLAY, MAX_REPLAY, U32_MAX, MalformedError, status_query, stream_query
 
-NOT_A_NUMBER = ["abc", "-1", "+42", "042", "00", "4.2", "4e1", "0x2a", " 42", "42 ", "٣", "４２", "4_2", "", "1" * 5000, "nan"]  # noqa: E501
+NOT_A_NUMBER = [
+    "abc",
+    "-1",
+    "+42",
+    "042",
+    "00",
+    "4.2",
+    "4e1",
+    "0x2a",
+    " 42",
+    "42 ",
+    "٣",
+    "４２",
+    "4_2",
+    "",
+    "1" * 5000,
+    "nan",
+]
 
 
 @pytest.mark.parametrize("text", [*NOT_A_NUMBER, "0", str(U32_MAX + 1), "..", "%2e", "null", "*"])
@@ -45,7 +62,9 @@ def test_ids_at_the_ends_of_their_ranges_are_taken() -> None:
     assert stream_query(b"integration_id=0", str(U32_MAX), None).filter == Filter(U32_MAX, 0)
 
 
-@pytest.mark.parametrize("query", [b"business_id=7", b"business_id=42&business_id=42", b"replay=1&replay=1", b"business_id="])
+@pytest.mark.parametrize(
+    "query", [b"business_id=7", b"business_id=42&business_id=42", b"replay=1&replay=1", b"business_id="]
+)
 def test_a_business_that_disagrees_or_a_parameter_given_twice_is_refused(query: bytes) -> None:
     with pytest.raises(MalformedError):
         stream_query(query, "42", None)
@@ -56,7 +75,9 @@ def test_a_business_beside_the_path_may_agree() -> None:
     assert stream_query(b"business_id=42", None, None) == stream_query(b"", "42", None)
 
 
-@pytest.mark.parametrize("query", [b"order_ids=%ff", b"%ff=1", b"order_ids=%c3%28", b"\xe9=1", b"&".join([b"a=1"] * 200)])
+@pytest.mark.parametrize(
+    "query", [b"order_ids=%ff", b"%ff=1", b"order_ids=%c3%28", b"\xe9=1", b"&".join([b"a=1"] * 200)]
+)
 def test_a_query_that_is_no_utf8_or_has_too_many_fields_is_refused(query: bytes) -> None:
     with pytest.raises(MalformedError, match="the query"):
         stream_query(query, "42", None)

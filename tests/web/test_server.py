@@ -96,7 +96,9 @@ async def test_an_http_1_0_client_can_read_a_stream(site_of: SiteOpener) -> None
 
 async def test_the_offer_of_http2_is_not_taken(site_of: SiteOpener) -> None:
     async with site_of() as site:
-        asked = GET[:-2] + b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        asked = (
+            GET[:-2] + b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        )
         assert (await site.exchange(asked)).startswith(b"HTTP/1.1 200")
 
 
@@ -197,7 +199,9 @@ async def test_descriptors_running_out_are_survived(site_of: SiteOpener) -> None
         await still_serves(site)
 
 
-async def test_an_app_that_fails_gives_a_500_and_a_log_line_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_app_that_fails_gives_a_500_and_a_log_line_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/late":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -270,7 +274,9 @@ async def refusal(bind: TcpBind | UnixBind) -> str:
     return str(info.value)
 
 
-async def test_a_unix_socket_is_made_for_owner_and_group_replaced_when_dead_and_removed_at_the_end(tmp_path: Path) -> None:
+async def test_a_unix_socket_is_made_for_owner_and_group_replaced_when_dead_and_removed_at_the_end(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "http"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

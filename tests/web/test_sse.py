@@ -115,7 +115,9 @@ async def test_a_reader_resumes_right_after_its_position_also_over_a_restart(sit
             assert seen.data["seq"] == 2
     async with site_of() as site:
         await site.publish(event(4))
-        in_query, header = (f"&last_event_id={seen.id}", "") if how == "query" else ("", f"Last-Event-ID: {seen.id}\r\n")
+        in_query, header = (
+            (f"&last_event_id={seen.id}", "") if how == "query" else ("", f"Last-Event-ID: {seen.id}\r\n")
+        )
         async with site.stream(f"/integrations/events/sse/42?replay=0{in_query}", header) as reader:
             assert [frame.data["seq"] for frame in (await reader.take(3))[1:]] == [3, 4]
 
@@ -148,7 +150,12 @@ async def test_a_quiet_stream_resumes_from_its_keep_alive(site_of: SiteOpener) -
 
 @pytest.mark.parametrize(
     ("position", "reason", "resumes_at"),
-    [("17", "invalid_id", 1), ("aaaaaaaaaa-1", "unknown_log", 1), ("{epoch}-99", "log_set_back", 4), ("é", "invalid_id", 1)],
+    [
+        ("17", "invalid_id", 1),
+        ("aaaaaaaaaa-1", "unknown_log", 1),
+        ("{epoch}-99", "log_set_back", 4),
+        ("é", "invalid_id", 1),
+    ],
 )
 async def test_a_reader_that_cannot_go_on_is_told_why(
     site_of: SiteOpener, position: str, reason: str, resumes_at: int
@@ -201,8 +208,11 @@ async def test_filters_choose_what_comes(site_of: SiteOpener, query: str, seqs: 
     last: dict[str, Any] = {"event_type": "integration.sync.failed", "integration_id": 14, "data": {"order_id": "o2"}}
     async with site_of() as site:
         await site.publish(
-            event(1), event(2, integration_id=14), event(3, event_type="integration.sync.failed"),
-            event(4, metadata={"order_id": "m4"}), event(5, **last),
+            event(1),
+            event(2, integration_id=14),
+            event(3, event_type="integration.sync.failed"),
+            event(4, metadata={"order_id": "m4"}),
+            event(5, **last),
         )
         if query.startswith("event_types=no.such"):
             query = "event_types=no.such,integration.sync.failed&integration_id=14"

@@ -31,7 +31,9 @@ MAX_GROUP_BYTES: Final = 512 * 1024
 MAX_PENDING_BYTES: Final = 8 * 2**20
 
 UPKEEP_EVERY: Final = 1.0  # seconds: how soon the mark is saved and retention looked at when nothing is published
-RETENTION_GROUPS: Final = 256  # groups deleted in one transaction: about 5 ms, so that no commit waits longer
+UPKEEP_AGAIN: Final = 0.02  # seconds: how soon the next slice is deleted when there is more
+RETENTION_GROUPS: Final = 256  # groups deleted in one transaction, and
+RETENTION_BYTES: Final = 8 * 2**20  # their text, so that no commit waits long for it
 PRODUCER_MEMORY: Final = 7 * 86400.0  # seconds; contract, section 4
 FORGET_EVERY: Final = 3600.0  # seconds
 
@@ -193,15 +195,18 @@ class Committer:
 
     async def run(self) -> None:
         """Commit for ever. Cancelled, it finishes the transaction it is in and leaves the rest unacknowledged."""
+        upkeep_at = trio.current_time() + UPKEEP_EVERY
         while True:
-            with trio.move_on_after(UPKEEP_EVERY):
+            with trio.move_on_at(upkeep_at):
                 await self._work.wait()
             self.beat = trio.current_time()
-            if self._work.is_set():
+            idle = not self._work.is_set()
+            if not idle:
                 self._work = trio.Event()
                 await self._commit_pending()
-            else:
-                await self._upkeep()
+            if idle or trio.current_time() >= upkeep_at or self.store.checkpoint_due:
+                more = await self._upkeep(idle=idle)
+                upkeep_at = trio.current_time() + (UPKEEP_AGAIN if more else UPKEEP_EVERY)
 
     async def _commit_pending(self) -> None:
         lots, self._pending, self._pending_bytes = self._pending, [], 0
@@ -296,23 +301,25 @@ class Committer:
         self.rejected_full += sum(len(lot.lines) for lot in lots)
         return [refused(lot, Fault("buffer_full", error)) for lot in lots]
 
-    async def _upkeep(self) -> None:
-        if self.mark() > self.store.forwarded:
+    async def _upkeep(self, *, idle: bool) -> bool:
+        """Do what need not be done at once, in a short slice; return whether there is more to delete."""
+        if idle and (self.mark() > self.store.forwarded or self._seen):
             await self._write(self._commit_of(()))
         now = self.wall_clock()
+        pruned = 0
         try:
-            if await self._prune(self.retention.retain_bytes):
-                self._work.set()  # there may be more to delete: come back soon, but let a commit go first
+            pruned = await self._prune(self.retention.retain_bytes)
             if now - self._forgot_at > FORGET_EVERY:
                 await self.in_lane(self.store.forget_producers, now - PRODUCER_MEMORY)
                 self._forgot_at = now
-            await self.in_lane(partial(self.store.checkpoint_if_due, idle=True))
+            await self.in_lane(partial(self.store.checkpoint_if_due, idle=idle))
         except StorageUnavailable as error:
             log.warning("storage.upkeep_failed", reason=str(error))
         if self.full and self.store.used + MAX_GROUP_BYTES < self.retention.max_bytes:
             self.full = False
             log.info("storage.room_again", used=self.store.used, limit=self.retention.max_bytes)
+        return pruned > 0
 
     async def _prune(self, keep_bytes: int) -> int:
         older_than = self.wall_clock() - self.retention.retain_seconds
-        return await self.in_lane(self.store.prune, self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS)
+        return await self.in_lane(self.store.prune, self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS, RETENTION_BYTES)

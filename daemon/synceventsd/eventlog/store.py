@@ -5,7 +5,6 @@ Rule of this file: a method is one transaction, so that a crash leaves all of it
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 import uuid
@@ -26,8 +25,10 @@ from synceventsd.eventlog.schema import FILE_NAME, SCHEMA_VERSION, Durability, c
 # A producer that sends only rubbish must not fill the disk with explanations of it.
 MAX_REJECTS_KEPT: Final = 20_000
 
-# Pages in the WAL after which a commit is followed by a checkpoint: 16 MiB, so that its cost is spread over many groups.
-CHECKPOINT_PAGES: Final = 4096
+# How much may be written to the WAL before a commit is followed by a checkpoint, so that its cost is spread over many
+# groups; and what a commit writes beside the text, at least: a page for each of the tables and indexes it touches.
+CHECKPOINT_BYTES: Final = 16 * 2**20
+COMMIT_OVERHEAD: Final = 6 * 4096
 
 
 @frozen
@@ -89,7 +90,7 @@ class Store:
     oldest_bytes: int = 0
     used: int = 0
     _db: sqlite3.Connection | None = None
-    _wal_pages: int = 0
+    _wal_bytes: int = 0
 
     # Opening and closing
 
@@ -197,6 +198,7 @@ class Store:
             self._write_producers(db, commit)
             if commit.forwarded > self.forwarded:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
+        self._wal_bytes += COMMIT_OVERHEAD + total - self.total_bytes
         if commit.groups:
             self.last, self.total_bytes = commit.groups[-1].last, total
         self.forwarded = max(self.forwarded, commit.forwarded)
@@ -247,14 +249,15 @@ class Store:
                 (entry.at, entry.reason, entry.first, entry.last, entry.count, entry.detail),
             )
 
-    def prune(self, upto: int, older_than: float, keep_bytes: int, max_groups: int) -> int:
+    def prune(self, upto: int, older_than: float, keep_bytes: int, max_groups: int, max_bytes: int) -> int:
         """Delete the oldest groups that nobody is owed any more.
 
         Args:
             upto: only groups that end at or before this number may go.
             older_than: those accepted before this go for their age (seconds since 1970).
             keep_bytes: the oldest go until no more text than this is left.
-            max_groups: at most this many in one call, so that no commit waits long.
+            max_groups, max_bytes: at most so many groups and (all but the last) so much text in one call, so that no
+                commit waits long.
 
         Returns:
             How many groups went.
@@ -270,6 +273,8 @@ class Store:
             too_many = self.total_bytes - before > keep_bytes
             if first + count - 1 > upto or not (accepted_at < older_than or too_many):
                 break
+            if before - self.oldest_bytes > max_bytes:
+                break
             gone.append((first, first + count, before + size, businesses))
         if not gone:
             return 0
@@ -282,22 +287,28 @@ class Store:
             )
             db.execute("INSERT OR REPLACE INTO meta VALUES ('last_deleted', ?)", (oldest - 1,))
             db.execute("INSERT OR REPLACE INTO meta VALUES ('deleted_bytes', ?)", (oldest_bytes,))
+        self._wal_bytes += COMMIT_OVERHEAD * (1 + len(gone) // 8)
         self.oldest, self.oldest_bytes = oldest, oldest_bytes
         self._measure()
         return len(gone)
 
     # Upkeep
 
+    @property
+    def checkpoint_due(self) -> bool:
+        """Return whether the WAL has grown so much that it must be moved into the database, load or no load."""
+        return self._wal_bytes >= CHECKPOINT_BYTES
+
     def checkpoint_if_due(self, *, idle: bool) -> None:
         """Move the WAL into the database when it has grown, or when there is time for it."""
-        if self._wal_pages >= CHECKPOINT_PAGES or (idle and self._wal_pages > 0):
+        if self.checkpoint_due or (idle and self._wal_bytes > 0):
             self._checkpoint("PASSIVE")
 
     def _checkpoint(self, mode: str) -> None:
         with translated():
-            busy, _, _ = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        if not busy:
-            self._wal_pages = 0
+            _, frames, moved = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if frames == moved:  # else a reader is in the way; it is short, and the next try comes soon
+            self._wal_bytes = 0
 
     def _measure(self) -> None:
         with translated():
@@ -305,11 +316,6 @@ class Store:
             free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
             size = self._connection.execute("PRAGMA page_size").fetchone()[0]
         self.used = (pages - free) * size
-        try:
-            wal = os.stat(f"{self.path}-wal").st_size
-        except FileNotFoundError:
-            wal = 0
-        self._wal_pages = wal // size
 
     @property
     def _connection(self) -> sqlite3.Connection:

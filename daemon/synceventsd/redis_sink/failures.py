@@ -33,7 +33,7 @@ _BY_CODE: Final = {
     "WRONGPASS": ("auth", "does not accept the password; correct redis.password_file (or the user in redis.url)"),
     "NOPERM": (
         "noperm",
-        "does not permit this user to do it; allow GET, SET, PUBLISH, EVAL and EVALSHA (or WATCH, MULTI, EXEC, DISCARD),"
+        "does not permit this user to do it; allow GET, SET, PUBLISH, EVAL, EVALSHA (or WATCH, MULTI, EXEC, DISCARD),"
         " the keys synceventsd:cursor:* and the channel in redis.channel",
     ),
     "MOVED": ("cluster", "keeps the cursor on another node of its cluster; point redis.url at that node"),

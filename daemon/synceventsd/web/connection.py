@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, cast
@@ -19,7 +19,8 @@ import trio
 from attrs import define, field
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import EndBody
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGISendEvent, ConnectionState, LifespanState, Scope
@@ -93,7 +94,7 @@ class _Requests:
 
     async def _respond(self, app: App, scope: Scope, inbox: _Inbox, send: Send) -> None:
         async def noticing(message: Any) -> None:
-            if _opens_stream(message):
+            if message["type"] == "http.response.start" and _is_stream(message["headers"]):
                 self._on_stream()
             await send(message)
 
@@ -105,10 +106,8 @@ class _Requests:
         await send(None)
 
 
-def _opens_stream(message: Any) -> bool:
-    if message["type"] == "http.response.start":
-        return (b"content-type", b"text/event-stream") in [(name.lower(), value) for name, value in message["headers"]]
-    return bool(message["type"] == "websocket.accept")
+def _is_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name.lower() == b"content-type" and value == b"text/event-stream" for name, value in headers)
 
 
 class _Http11(H11Protocol):
@@ -125,6 +124,11 @@ class _Http11(H11Protocol):
                 method=request.method, target=request.target, headers=kept, http_version=request.http_version
             )
         await super()._create_stream(request)
+
+    async def stream_send(self, event: Any) -> None:
+        await super().stream_send(event)
+        if isinstance(self.connection, H11WSConnection) and isinstance(event, EndBody):
+            await self.send(Closed())  # an upgrade was refused; Hypercorn would wait for the client to close
 
     async def _send_h11_event(self, event: Any) -> None:
         try:
@@ -154,6 +158,9 @@ class Connection(TCPServer):
         self._closing = False  # we have said all we had to say
         self._answered = trio.Event()  # unset while a request waits for its answer
         self._answered.set()
+        # Cancelled when an event stream begins: what a client sends from then on is thrown away, so that its end is
+        # seen. Hypercorn would hold a pipelined request until the stream ends, and read nothing meanwhile.
+        self._parsing = trio.CancelScope()
         # How long the watcher waits; moved, in one step without an await, by whatever happens on the connection.
         # Hypercorn's own timer needs awaits, and a cancelled app would lose it.
         self._watching = trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT)
@@ -203,8 +210,9 @@ class Connection(TCPServer):
                 data = await self.stream.receive_some(MAX_RECV)
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 return
-            if not self._closing:
-                await self.protocol.handle(RawData(bytes(data)))
+            if not self._closing and not self._parsing.cancel_called:
+                with self._parsing:
+                    await self.protocol.handle(RawData(bytes(data)))
             if not data:
                 break
         with trio.move_on_after(HALF_CLOSE_GRACE):
@@ -256,12 +264,15 @@ class Connection(TCPServer):
         if busy:
             self._answered = trio.Event()
             self._watching.deadline = inf
+        elif self._parsing.cancel_called:
+            self._finish()  # the stream is over, and what came meanwhile was not read: no request can follow
         else:
             self._answered.set()
             self._watching.deadline = trio.current_time() + HEAD_TIMEOUT
 
     def _on_stream(self) -> None:
         self._answered.set()
+        self._parsing.cancel()
 
     def _finish(self) -> None:
         """Close our side, and give the client a moment to take what it has not read yet."""

@@ -93,8 +93,8 @@ def decide(head: Head, rules: Policy, now: float) -> Reader | Answer:
     """
     if not host_allowed(head.all("host"), rules.hosts):
         return Answer(421, "this host name is not served here; list it in http.allowed_hosts if it should be")
-    if not head.path.startswith("/"):
-        return Answer(400, "the request's target must be a path")
+    if not head.path.startswith("/") or head.path.startswith("//"):
+        return Answer(400, "the request's target must be a path with one slash at its start")
     if head.websocket and not may_open_websocket(head, rules.origins):
         return Answer(403, "this origin may not open a WebSocket here; list it in http.cors_origins if it should")
     if _is_preflight(head) and cors_headers(head, rules.origins):

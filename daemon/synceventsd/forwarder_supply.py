@@ -1,0 +1,83 @@
+"""What the forwarder reads from the log: the next events without a gap, or what stands in their place.
+
+Rule of this file: it never steps over anything by itself. A hole is handed to the forwarder, which moves the cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+from attrs import define, field, frozen
+
+from synceventsd.core.batches import MAX_BYTES, cut
+from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.model import Group
+from synceventsd.eventlog import EventLog
+from synceventsd.logs import get_logger
+
+log = get_logger("forwarder")
+
+RETRY_READ: Final = 1.0  # seconds before a log that cannot be read just now is read again
+
+
+@frozen
+class Hole:
+    """Events `first` to `last` are not in the log any more; `damage` says why where they can never have gone out."""
+
+    first: int
+    last: int
+    damage: LogDamaged | None
+
+
+@frozen
+class Unreadable:
+    """The log gave nothing just now; to be tried again after RETRY_READ."""
+
+    why: str
+
+
+@define(eq=False)
+class Supply:
+    """Reads ahead: what the log gave at once is handed out batch by batch."""
+
+    events: EventLog
+    _read: Sequence[Group] = field(default=(), init=False)
+
+    async def next(self, after: int, count: int) -> list[bytes] | Hole | Unreadable:
+        """Return up to `count` events that follow number `after`; there must be one in the log. Cancelling loses none."""
+        lines = cut(self._read, after, count)
+        if lines:
+            return lines
+        self._read = ()
+        try:
+            found = await self.events.read(after, max_bytes=MAX_BYTES)
+        except StorageUnavailable as error:
+            return Unreadable(str(error))
+        except LogDamaged as error:
+            return Hole(after + 1, await self._end_of_damage(after + 1), error)
+        self._read = found.groups
+        lines = cut(self._read, after, count)
+        if lines:
+            return lines
+        if not self._read:
+            return Unreadable(f"event {after + 1} is neither there nor gone")
+        return Hole(after + 1, self._read[0].first - 1, None)
+
+    def go_back(self) -> None:
+        """Forget what was read ahead, because earlier events are wanted."""
+        self._read = ()
+
+    async def _end_of_damage(self, last: int) -> int:
+        """Return the number of the last event that does not read, `last` being one of them."""
+        while last < self.events.last:
+            try:
+                await self.events.read(last, max_bytes=1)
+            except LogDamaged:
+                last += 1
+            except StorageUnavailable:
+                await trio.sleep(RETRY_READ)
+            else:
+                break
+        return last

@@ -1,0 +1,175 @@
+"""Readers are cursors: nothing missing, nothing twice, nothing of another business, whatever their pace."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from tests.events import ROOMY, Hand, a_log, line
+
+from synceventsd.core.errors import TooManyStreams
+from synceventsd.core.filters import Filter
+from synceventsd.core.positions import GapReason
+from synceventsd.eventlog import tail
+from synceventsd.eventlog.committer import Retention
+from synceventsd.hub import Gap, Hub, Subscription
+
+EVERYBODY = Filter(None)
+
+
+@asynccontextmanager
+async def a_hub(directory: Path, retention: Retention = ROOMY) -> AsyncIterator[tuple[Hub, Hand]]:
+    async with a_log(directory, retention=retention) as log:
+        yield Hub(log, 100), Hand(log)
+
+
+async def collect(subscription: Subscription, last: int) -> list[int]:
+    """Return the numbers of the events that are delivered until the reader is at `last`."""
+    found: list[int] = []
+    with trio.fail_after(30):
+        while subscription.after < last:
+            delivery = await subscription.next(0.05)
+            assert delivery is not None
+            assert delivery.gap is None
+            found += [group.first + index for group, index in delivery.events]
+    return found
+
+
+async def test_replay_and_live_join_without_a_gap_or_a_double(tmp_path: Path) -> None:
+    async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
+
+        async def publish() -> None:
+            for number in range(300):
+                await hand.append(*[line(number)] * random.randint(1, 4))
+
+        await hand.append(*[line(0)] * 50)
+        nursery.start_soon(publish)
+        for _ in range(40):
+            start = await hub.locate(Filter(42), None, replay=20)
+            with hub.subscribe(Filter(42), start.after) as reader:
+                seen = await collect(reader, hub.log.last)
+                assert seen == list(range(start.after + 1, reader.after + 1))
+
+
+async def test_readers_of_many_paces_all_see_everything_of_theirs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "MAX_GROUPS", 5)  # so that the slow ones fall out of the tail and read from the disk
+    business_of = [random.Random(1).choice([None, 1, 2, 3]) for _ in range(600)]
+    async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
+        results: dict[tuple[int | None, float], list[int]] = {}
+
+        async def read(business: int | None, pause: float) -> None:
+            seen = results[business, pause] = []
+            with hub.subscribe(Filter(business), 0) as reader, trio.fail_after(60):
+                while reader.after < 600:
+                    delivery = await reader.next(0.5)
+                    assert delivery is not None
+                    seen += [group.first + index for group, index in delivery.events]
+                    await trio.sleep(pause)
+
+        for business in (None, 1, 2, 3, 9):
+            for pause in (0.0, 0.03):
+                nursery.start_soon(read, business, pause)
+        for number, business in enumerate(business_of):
+            await hand.append(line(number, business=business))
+    for (reader_business, _), seen in results.items():
+        wanted = [seq for seq, b in enumerate(business_of, 1) if reader_business is None or b in (None, reader_business)]
+        assert seen == wanted
+
+
+async def test_a_reader_that_nothing_concerns_is_not_woken_and_still_moves_on(tmp_path: Path) -> None:
+    async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
+        woken = 0
+
+        class Watched(Subscription):
+            def wake(self, before: int) -> None:
+                nonlocal woken
+                woken += 1
+                super().wake(before)
+
+        reader = Watched(hub, Filter(7), 0)
+        delivered = []
+
+        async def wait() -> None:
+            delivered.append(await reader.next(0.3))
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        for number in range(20):
+            await hand.append(line(number, business=8))
+        with trio.fail_after(10):
+            while not delivered:
+                await trio.sleep(0.01)
+        assert woken == 0
+        assert list(delivered[0].events) == []
+        assert delivered[0].position == hub.log.position(20)  # a quiet stream resumes where the log is, not where it began
+
+
+async def test_a_reader_cancelled_while_waiting_misses_nothing_afterwards(tmp_path: Path) -> None:
+    async with a_hub(tmp_path) as (hub, hand):
+        with hub.subscribe(Filter(42), 0) as reader:
+            seen: list[int] = []
+            for number in range(200):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(hand.append, line(number))
+                    with trio.move_on_after(random.random() * 0.002):
+                        delivery = await reader.next(5)
+                        assert delivery is not None
+                        seen += [group.first + index for group, index in delivery.events]
+            seen += await collect(reader, 200)
+            assert seen == list(range(1, 201))
+
+
+async def test_a_reader_behind_retention_is_told_of_the_gap(tmp_path: Path) -> None:
+    async with a_hub(tmp_path, Retention(2**32, 0, 7 * 86400.0)) as (hub, hand):
+        await hand.append(*map(line, range(30)))
+        with trio.fail_after(30):
+            while hub.log.oldest <= 30:
+                await trio.sleep(0.05)
+        await hand.append(line(31))
+        with hub.subscribe(EVERYBODY, 3) as reader:
+            delivery = await reader.next(5)
+            assert delivery is not None
+            assert delivery.gap == Gap(GapReason.EXPIRED, 31)
+            assert await collect(reader, 31) == [31]
+
+
+async def test_a_changed_filter_holds_from_the_next_event_on(tmp_path: Path) -> None:
+    async with a_hub(tmp_path) as (hub, hand):
+        with hub.subscribe(Filter(42), 0) as reader:
+            await hand.append(line(1, integration=1), line(2, integration=2))
+            assert await collect(reader, 2) == [1, 2]
+            reader.filter = reader.filter.narrowed(2, None, None)
+            await hand.append(line(3, integration=1), line(4, integration=2))
+            assert await collect(reader, 4) == [4]
+
+
+async def test_a_closing_hub_ends_every_reader(tmp_path: Path) -> None:
+    async with a_hub(tmp_path) as (hub, _), trio.open_nursery() as nursery:
+        ended = []
+
+        async def read(business: int | None) -> None:
+            with hub.subscribe(Filter(business), 0) as reader:
+                ended.append(await reader.next(60))
+
+        for business in (None, 1, 2):
+            nursery.start_soon(read, business)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.fail_after(10):
+            hub.close()
+            while len(ended) < 3:
+                await trio.sleep(0.01)
+        assert ended == [None, None, None]
+
+
+async def test_no_more_streams_than_allowed_and_a_place_is_given_back(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        hub = Hub(log, 1)
+        with hub.subscribe(EVERYBODY, 0), pytest.raises(TooManyStreams, match="max_streams"), hub.subscribe(EVERYBODY, 0):
+            pass
+        with hub.subscribe(EVERYBODY, 0):
+            assert hub.streams == 1
+        assert hub.streams == 0
