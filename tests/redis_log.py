@@ -33,6 +33,7 @@ class Events:
 
     log: EventLog
     hand: Hand
+    state: ForwarderState
 
     async def accept(self, count: int) -> list[bytes]:
         """Add that many events, a commit each hundred; return all lines of the log so far."""
@@ -55,7 +56,7 @@ async def event_log(directory: Path) -> AsyncIterator[Events]:
     """Open a log and run its committer."""
     async with open_log(directory, "process", ROOMY, forwarding=True) as log, trio.open_nursery() as nursery:
         nursery.start_soon(log.committer.run)
-        yield Events(log, Hand(log))
+        yield Events(log, Hand(log), ForwarderState())
         await log.committer.wait_empty()
         nursery.cancel_scope.cancel()
 
@@ -79,8 +80,8 @@ class Running:
 
 @asynccontextmanager
 async def forwarding(events: Events, config: RedisConfig) -> AsyncIterator[Running]:
-    """Run a forwarder; it is cancelled at the end."""
-    state = ForwarderState()
+    """Run a forwarder; it is cancelled at the end. The next one goes on with what it knew."""
+    state = events.state
     async with trio.open_nursery() as nursery:
         nursery.start_soon(forward, events.log, config, state)
         yield Running(state)

@@ -44,7 +44,7 @@ async def forward(events: EventLog, config: RedisConfig, state: ForwarderState) 
     Args:
         events: the log, opened with `forwarding`.
         config: `url` is not None.
-        state: what /status reads; this task alone writes it.
+        state: what /status reads; this task alone writes it. One for as long as the log is open.
     """
     sender = _Sender(events, config, state)
     while True:
@@ -65,14 +65,12 @@ class _Sender:
 
     Attributes:
         position: everything up to this number is out, and the cursor says so.
-        known: the highest number ever handed to Redis, or known to be out. A cursor beyond it is not our work.
     """
 
     events: EventLog
     config: RedisConfig
     state: ForwarderState
     position: int = field(default=0, init=False)
-    known: int = field(default=0, init=False)
     _supply: Supply = field(init=False)
     _pace: pacing.Pace | None = field(default=None, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
@@ -116,8 +114,8 @@ class _Sender:
         """Find out where to go on, and make the cursor ours, which proves that Redis takes writes."""
         raw = await self._ask(link.read_cursor)
         mark = self.events.forwarded
-        out = resolve(raw, self.events.epochs, self.events.last, mark, self.known)
-        self.known = max(self.known, out)
+        out = resolve(raw, self.events.epochs, self.events.last, mark, self.state.known)
+        self.state.known = max(self.state.known, out)
         await self._claim(link, raw, out)
         if out < mark:
             self._note_rewind(mark, out)
@@ -129,8 +127,8 @@ class _Sender:
         self._move_to(out)
 
     async def _send(self, link: Link, lines: Sequence[bytes]) -> None:
-        batch = Batch(self.events.epochs.current.name, self.known, self.position + 1, lines)
-        self.known = max(self.known, batch.last)
+        batch = Batch(self.events.epochs.current.name, self.state.known, self.position + 1, lines)
+        self.state.known = max(self.state.known, batch.last)
         answer = await self._ask(lambda: link.deliver(batch))
         if answer.verdict is Verdict.DONE:
             self._note_sent(answer.seq - self.position)
@@ -140,7 +138,7 @@ class _Sender:
             self._move_to(answer.seq)
             self._begin_pace()
         else:
-            self.known = batch.known  # nothing was sent; a cursor ahead must look foreign when it is asked next
+            self.state.known = batch.known  # nothing was sent; a cursor ahead must look foreign when it is asked next
             raise _cursor_lost()
 
     async def _check(self, link: Link) -> None:
@@ -177,7 +175,7 @@ class _Sender:
         else:
             log.error("redis.events_lost", first=hole.first, last=hole.last, reason=str(hole.damage))
             await self._write_ledger(hole)
-        self.known = max(self.known, hole.last)
+        self.state.known = max(self.state.known, hole.last)
         await self._claim(link, str(self._cursor(self.position)).encode(), hole.last)
 
     async def _write_ledger(self, hole: Hole) -> None:

@@ -58,7 +58,11 @@ class RedisView:
 
 @define(eq=False)
 class ForwarderState:
-    """The forwarder's knowledge of Redis; every method leaves it consistent."""
+    """The forwarder's knowledge of Redis; every method leaves it consistent. One for each time that a log is opened.
+
+    Attributes:
+        known: the highest number ever handed to Redis, or known to be out. A cursor beyond it is not our work.
+    """
 
     connected: bool = field(default=False, init=False)
     reason: str | None = field(default=None, init=False)
@@ -71,6 +75,7 @@ class ForwarderState:
     rewinds: int = field(default=0, init=False)
     last_sent_at: float | None = field(default=None, init=False)
     asked_at: float | None = field(default=None, init=False)
+    known: int = field(default=0, init=False)
     _told: set[str] = field(factory=set, init=False)
 
     def asking(self, now: float) -> None:

@@ -46,7 +46,7 @@ class Supply:
     _read: Sequence[Group] = field(default=(), init=False)
 
     async def next(self, after: int, count: int) -> list[bytes] | Hole | Unreadable:
-        """Return up to `count` events that follow number `after`; there must be one in the log. Cancelling loses none."""
+        """Return up to `count` events that follow number `after`; there must be one in the log."""
         lines = cut(self._read, after, count)
         if lines:
             return lines

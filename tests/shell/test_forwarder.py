@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import define
+from structlog.testing import capture_logs
 from tests.redis_log import event_log, forwarding, lines, until
 from tests.redis_servers import (
     CHANNEL,
@@ -249,6 +250,24 @@ async def test_a_missing_server_is_called_refused(tmp_path: Path) -> None:
                 assert url in str(running.view().error)
 
 
+async def test_an_outage_is_logged_once_and_so_is_its_end(server: RedisServer, tmp_path: Path) -> None:
+    with capture_logs() as records:
+        async with event_log(tmp_path) as events, forwarding(events, config(server.url)) as running:
+            await events.accept(10)
+            await events.all_out()
+            await trio.to_thread.run_sync(server.kill)
+            await events.accept(10)
+            await until(lambda: running.state.failures >= 4)
+            await trio.to_thread.run_sync(server.start)
+            await events.all_out()
+    told = [(record["event"], record.get("reason"), record["waiting"]) for record in records]
+    assert told[0] == ("redis.connected", None, 10) or told[0] == ("redis.connected", None, 0)
+    assert [name for name, _, _ in told[1:-1]] == ["redis.lost"] * len(told[1:-1])
+    assert sorted({reason for _, reason, _ in told[1:-1]}) == sorted(reason for _, reason, _ in told[1:-1])
+    assert records[-1]["event"] == "redis.recovered"
+    assert records[-1]["failures"] >= 4
+
+
 async def test_a_hung_redis_is_told_long_before_the_timeout_and_gets_each_event_once(
     server: RedisServer, heard: list[bytes], tmp_path: Path
 ) -> None:
@@ -466,10 +485,9 @@ async def test_cancelling_ends_a_call_to_a_hung_redis_at_once(
     await arrive(heard, lines(10))
 
 
-def damage(events: EventLog, first: int) -> None:
-    """Spoil the group that begins with this event, behind the log's back."""
-    with closing(sqlite3.connect(events._store.path, timeout=10)) as db, db:
-        assert db.execute("UPDATE event_group SET crc = crc + 1 WHERE first = ?", (first,)).rowcount == 1
+def behind_its_back(log: EventLog, sql: str, first: int) -> None:
+    with closing(sqlite3.connect(log._store.path, timeout=10)) as db, db:
+        assert db.execute(sql, (first,)).rowcount > 0
 
 
 async def test_events_that_do_not_read_any_more_stand_in_the_ledger_and_hold_nothing_up(
@@ -478,8 +496,8 @@ async def test_events_that_do_not_read_any_more_stand_in_the_ledger_and_hold_not
     async with event_log(tmp_path) as events:
         await events.accept(500)
     async with event_log(tmp_path) as events:  # reopened, so that it reads from the disk
-        damage(events.log, 101)
-        damage(events.log, 201)
+        for first in (101, 201):
+            behind_its_back(events.log, "UPDATE event_group SET crc = crc + 1 WHERE first = ?", first)
         async with forwarding(events, config(server.url)):
             await events.all_out()
             await arrive(heard, [*lines(100), *lines(500, 301)])
@@ -493,8 +511,7 @@ async def test_a_cursor_set_back_beyond_what_is_kept_goes_on_with_the_oldest_eve
     async with event_log(tmp_path) as events, forwarding(events, config(server.url)):
         await events.accept(500)
         await events.all_out()
-        await events.log.committer.in_lane(events.log._store.prune, 300, trio.current_time() + 1e12, 0, 100)
-        assert events.log.oldest == 301
+        behind_its_back(events.log, "DELETE FROM event_group WHERE first <= ?", 201)  # retention, as it looks from here
         events.log._tail._groups.clear()
         (key,) = server.run("KEYS", "*")
         server.run("SET", key, f"{events.log.epochs.current.name}-10")
