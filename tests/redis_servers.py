@@ -88,7 +88,14 @@ class RedisServer:
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
-            eventually(self.answers, f"{self.binary} answers")
+            eventually(lambda: self.answers() or self._ended(), f"{self.binary} answers")
+
+    def _ended(self) -> bool:
+        """Raise where the server ended by itself, as it does for an option that it does not know."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise ChildProcessError((self.directory / "log").read_text(errors="replace"))
+        return False
 
     def answers(self) -> bool:
         with self.client() as client:
@@ -148,7 +155,7 @@ def redis_server(name: str, *options: str, tcp: bool = False, start: bool = True
     """Run a server; `name` is one of `BINARIES`, `options` are as on its command line."""
     # A directory with a short name: the path of a Unix socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="redis-") as directory:
-        server = RedisServer(BINARIES[name], Path(directory), options, _free_port() if tcp else 0)
+        server = RedisServer(BINARIES[name], Path(directory), options, free_port() if tcp else 0)
         try:
             if start:
                 server.start()
@@ -157,7 +164,8 @@ def redis_server(name: str, *options: str, tcp: bool = False, start: bool = True
             server.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

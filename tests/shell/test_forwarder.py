@@ -243,11 +243,10 @@ async def test_redis_absent_from_the_start_gets_everything_later(name: str, tmp_
 
 
 async def test_a_missing_server_is_called_refused(tmp_path: Path) -> None:
-    async with event_log(tmp_path) as events:
-        for url in ("redis://127.0.0.1:1/0", f"unix://{tmp_path}/nobody.sock"):
-            async with forwarding(events, config(url)) as running:
-                await running.lost("refused")
-                assert url in str(running.view().error)
+    for number, url in enumerate(("redis://127.0.0.1:1/0", f"unix://{tmp_path}/nobody.sock")):
+        async with event_log(tmp_path / str(number)) as events, forwarding(events, config(url)) as running:
+            await running.lost("refused")
+            assert url in str(running.view().error)
 
 
 async def test_an_outage_is_logged_once_and_so_is_its_end(server: RedisServer, tmp_path: Path) -> None:

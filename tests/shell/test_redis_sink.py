@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 from tests.redis_log import until
-from tests.redis_servers import BINARIES, CHANNEL, RedisServer, each_server, redis_server, subscriber
+from tests.redis_servers import BINARIES, CHANNEL, RedisServer, each_server, free_port, redis_server, subscriber
 
 from synceventsd.config import RedisConfig
 from synceventsd.core.cursor import Answer, Batch, Send, Verdict, decide
@@ -259,6 +261,49 @@ async def test_a_server_that_does_not_speak_tls_is_told_as_that() -> None:
     with redis_server(next(iter(BINARIES)), tcp=True) as server:
         error = await no_link(server.url.replace("redis://", "rediss://"), timeout=0.5)
     assert error.reason in {"tls", "closed", "timeout"}
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that speaks TLS, with a certificate of its own making in `certificate`."""
+    if "redis-system" not in BINARIES or shutil.which("openssl") is None:
+        pytest.skip("no server with TLS here")
+    made = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key", "-out", tmp_path / "certificate"]
+    subprocess.run(["openssl", "req", "-x509", *made], check=True, capture_output=True)
+    files = [f"--tls-{name}-file" for name in ("cert", "key", "ca-cert")]
+    port = free_port()
+    options = [files[0], tmp_path / "certificate", files[1], tmp_path / "key", files[2], tmp_path / "certificate"]
+    try:
+        with redis_server(
+            "redis-system", *map(str, options), "--tls-port", str(port), "--tls-auth-clients", "no"
+        ) as server:
+            server.port = port
+            yield server
+    except ChildProcessError:
+        pytest.skip("this server was built without TLS")
+
+
+async def test_tls_works_and_a_hung_server_can_be_cancelled_there_too(tls_server: RedisServer, tmp_path: Path) -> None:
+    url = tls_server.url.replace("redis://", "rediss://") + f"?ssl_ca_certs={tmp_path}/certificate"
+    async with link_to(url, timeout=3600.0) as link:
+        await link.claim(None, Position(EPOCH, 0))
+        assert await link.deliver(batch(1, b"one", b"x" * 200_000)) == Answer(Verdict.DONE, 2)
+        tls_server.pause()
+        with trio.move_on_after(0.1) as scope:
+            await link.deliver(batch(3, b"three"))
+        assert scope.cancelled_caught
+        tls_server.resume()
+    async with link_to(url) as link:
+        raw = await link.read_cursor()
+        assert raw in (f"{EPOCH}-2".encode(), f"{EPOCH}-3".encode())
+        tls_server.run("CLIENT", "KILL", "TYPE", "normal")
+        await link.wait_stirring()
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_told(tls_server: RedisServer) -> None:
+    error = await no_link(tls_server.url.replace("redis://", "rediss://"))
+    assert (error.reason, "ssl_ca_certs" in str(error)) == ("tls", True)
 
 
 async def test_a_server_that_never_answers_is_a_timeout_also_on_a_unix_socket_with_a_full_queue(
