@@ -104,12 +104,14 @@ class Backlog:
         with self.lock:
             self.asleep = False
 
-    def connected(self, incidents: int) -> None:
-        """Note a welcome, or one that showed `incidents` to have grown."""
+    def connected(self, incidents: int) -> bool:
+        """Note a welcome, and how many incidents there were by then; True when an error was noted before."""
         with self.lock:
+            recovered = self._last_error is not None
             self._incidents = incidents
             self._welcomes += 1
             self._last_error = None
+            return recovered
 
     def disconnected(self, error: str) -> bool:
         """Note why there is no connection; True when that was not known yet."""

@@ -18,6 +18,7 @@ from typing import Final
 from attrs import evolve
 
 from syncevents.backlog import Backlog, Typed
+from syncevents.doorbell import NO_SIGNAL, Doorbell
 from syncevents.envelope import encode_event, new_event_id
 from syncevents.window import BATCH_BYTES, Window
 from syncevents.wire import LineSplitter, ProtocolError, Refusal, Reject, Welcome, parse_message
@@ -29,41 +30,8 @@ LAST_RETRY: Final = 2.0
 _LINGER_MS: Final = 1  # after sending: events that come in quick succession leave together, without a wake-up each
 _QUIET_MS: Final = 50  # after a welcome: when nothing comes for so long, no rejects follow it
 _MAX_MESSAGE: Final = 1 << 20
-_NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)  # SIGPIPE would kill a program that has restored its default
 
 log = logging.getLogger("syncevents")
-
-
-class Doorbell:
-    """Wakes a thread that polls; may be rung from every thread and from signal handlers."""
-
-    def __init__(self) -> None:
-        self._inside, self._outside = socket.socketpair()
-        self._inside.setblocking(False)
-        self._outside.setblocking(False)
-
-    def fileno(self) -> int:
-        """Return what to poll for reading."""
-        return self._inside.fileno()
-
-    def ring(self) -> None:
-        """Wake the thread; nothing happens when it is being woken already, or is gone."""
-        try:
-            self._outside.send(b"\0", _NO_SIGNAL)
-        except OSError:
-            return
-
-    def silence(self) -> None:
-        """Take the rings so far for heard."""
-        try:
-            self._inside.recv(4096)
-        except BlockingIOError:
-            return
-
-    def close(self) -> None:
-        """Close both ends."""
-        self._inside.close()
-        self._outside.close()
 
 
 class Sender:
@@ -160,9 +128,9 @@ class Sender:
             reason = f"lost the daemon at {path}: {error}"
         finally:
             self._window.disconnect()
-            with self._backlog.lock:
+            with self._backlog.lock:  # as in `_connect`
                 self._socket = None
-            connection.close()
+                connection.close()
         return reason
 
     def _connect(self, path: str) -> socket.socket:
@@ -233,7 +201,7 @@ class Sender:
         if not data:
             return False
         try:
-            count = connection.send(data, _NO_SIGNAL)
+            count = connection.send(data, NO_SIGNAL)
         except BlockingIOError:
             return True
         except (BrokenPipeError, ConnectionResetError):
@@ -269,7 +237,8 @@ class Sender:
             raise ProtocolError(f"it refuses with {message.code}: {message.error}")
         rejects = self._window.receive(message)
         if isinstance(message, Welcome):
-            self._backlog.connected(self._window.incidents)
+            if self._backlog.connected(self._window.incidents):
+                log.info("the daemon answers again")
             if not self._window.welcomed:
                 raise ProtocolError("its state was set back or forgotten; going on as a new producer")
         return rejects

@@ -158,7 +158,6 @@ class Window:
         elif not self.acked <= accepted <= self._sent:
             self._start_over()
             return []
-        self._sent, self._fragment = accepted, False
         dealt_with = accepted - self.acked
         for _ in range(dealt_with):
             self._handed.append(self._waiting.popleft())

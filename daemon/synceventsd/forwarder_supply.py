@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import trio
 from attrs import define, field, frozen
 
 from synceventsd.core.batches import MAX_BYTES, cut
@@ -56,7 +55,7 @@ class Supply:
         except StorageUnavailable as error:
             return Unreadable(str(error))
         except LogDamaged as error:
-            return Hole(after + 1, await self._end_of_damage(after + 1), error)
+            return await self._hole(after, error)
         self._read = found.groups
         lines = cut(self._read, after, count)
         if lines:
@@ -69,15 +68,9 @@ class Supply:
         """Forget what was read ahead, because earlier events are wanted."""
         self._read = ()
 
-    async def _end_of_damage(self, last: int) -> int:
-        """Return the number of the last event that does not read, `last` being one of them."""
-        while last < self.events.last:
-            try:
-                await self.events.read(last, max_bytes=1)
-            except LogDamaged:
-                last += 1
-            except StorageUnavailable:
-                await trio.sleep(RETRY_READ)
-            else:
-                break
-        return last
+    async def _hole(self, after: int, damage: LogDamaged) -> Hole | Unreadable:
+        try:
+            last = await self.events.end_of_damage(after, damage)
+        except StorageUnavailable as error:
+            return Unreadable(str(error))
+        return Hole(after + 1, last, damage)

@@ -96,9 +96,9 @@ class Subscription:
             recent = log.tail_beyond(self.after)
             try:
                 found = recent or await log.read(self.after, self.filter.business_id)
-            except LogDamaged:
-                # The group does not read, and never will: say so and go on behind it.
-                self.after += 1
+            except LogDamaged as damage:
+                # It does not read, and never will: say so and go on behind it.
+                self.after = await log.end_of_damage(self.after, damage)
                 return Delivery((), Gap(GapReason.DAMAGED, self.after + 1), self.position)
             except StorageUnavailable:
                 await trio.sleep(RETRY_READ)

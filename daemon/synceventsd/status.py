@@ -49,11 +49,12 @@ class StatusBoard:
         for text in saved:
             self._keep(_decoder.decode(text))
         while self.upto < self._log.last:
+            self.upto = max(self.upto, self._log.oldest - 1)
             try:
-                found = await self._log.read(max(self.upto, self._log.oldest - 1))
+                found = await self._log.read(self.upto)
             except LogDamaged as error:
-                log.error("status.skipped_damaged", after=self.upto, reason=str(error))
-                self.upto += 1
+                first, self.upto = self.upto + 1, await self._log.end_of_damage(self.upto, error)
+                log.error("status.events_lost", first=first, last=self.upto, reason=str(error))
                 continue
             for group in found.groups:
                 self.fold(group)

@@ -24,7 +24,16 @@ def publish(text, publisher=syncevents):
 def run(peer: Peer, script: str, *, limit: float = 60, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"SYNCEVENTS_SOCKET": str(peer.path), "PYTHONPATH": str(HERE)} | settings
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", PREPARE + textwrap.dedent(script)],
+        # From 3.12 on Python warns of every fork of a process with threads, which is what is tested here.
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:This process:DeprecationWarning",
+            "-c",
+            PREPARE + textwrap.dedent(script),
+        ],
         env=environment,
         capture_output=True,
         text=True,

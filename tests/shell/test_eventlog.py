@@ -29,10 +29,10 @@ async def everything(log: EventLog, business: int | None = None) -> list[bytes]:
     found: list[bytes] = []
     after = log.oldest - 1
     while after < log.last:
-        groups = log._reader.groups(log.epochs, after, 1000, business)
+        groups, complete = log._reader.groups(log.epochs, after, 1000, business)
         for group in groups:
             found.extend(group.lines[index] for index in group.indexes(business, after))
-        after = groups[-1].last if groups else log.last
+        after = log.last if complete else groups[-1].last
     return found
 
 
@@ -331,7 +331,7 @@ class LogAgainstList(RuleBasedStateMachine):
             for business in (None, 1, 2):
                 found = [
                     (group.first + index, group.lines[index])
-                    for group in reader.groups(self.store.epochs, self.dropped, 10**9, business)
+                    for group in reader.groups(self.store.epochs, self.dropped, 10**9, business)[0]
                     for index in group.indexes(business, self.dropped)
                 ]
                 wanted = [

@@ -500,8 +500,8 @@ async def test_events_that_do_not_read_any_more_stand_in_the_ledger_and_hold_not
         async with forwarding(events, config(server.url)):
             await events.all_out()
             await arrive(heard, [*lines(100), *lines(500, 301)])
-        (entry,) = [entry for entry in await events.log.ledger() if entry.reason == "damaged"]
-        assert (entry.first, entry.last, entry.count) == (101, 300, 200)
+        entries = [entry for entry in await events.log.ledger() if entry.reason == "damaged"]
+        assert [(entry.first, entry.last, entry.count) for entry in entries] == [(201, 300, 100), (101, 200, 100)]
 
 
 async def test_a_cursor_set_back_beyond_what_is_kept_goes_on_with_the_oldest_event(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -135,6 +136,24 @@ async def test_a_reader_behind_retention_is_told_of_the_gap(tmp_path: Path) -> N
             assert delivery is not None
             assert delivery.gap == Gap(GapReason.EXPIRED, 31)
             assert await collect(reader, 31) == [31]
+
+
+async def test_a_damaged_group_is_told_once_as_a_gap_and_the_rest_is_read(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        for start in (1, 11, 21):
+            await Hand(log).append(*(line(number) for number in range(start, start + 10)))
+    with sqlite3.connect(tmp_path / "events.db") as db:
+        db.execute("UPDATE event_group SET crc = crc + 1 WHERE first = 11")
+    db.close()
+    async with a_hub(tmp_path) as (hub, _):
+        for business in (None, 42):
+            with hub.subscribe(Filter(business), 0) as reader:
+                seen: list[object] = []
+                while reader.after < 30:
+                    delivery = await reader.next(5)
+                    assert delivery is not None
+                    seen += [delivery.gap] if delivery.gap else [group.first + index for group, index in delivery.events]
+                assert seen == [*range(1, 11), Gap(GapReason.DAMAGED, 21), *range(21, 31)]
 
 
 async def test_a_changed_filter_holds_from_the_next_event_on(tmp_path: Path) -> None:

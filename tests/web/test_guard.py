@@ -50,12 +50,43 @@ def test_loopback_names_the_bind_address_and_listed_hosts_are_served(host: str) 
 
 
 REBOUND = [
-    "evil.example", "evil.example:8787", "localhost.evil.example", "127.0.0.1.evil.example", "evillocalhost",
-    "localhost@evil.example", "evil.example#localhost", "localhost evil.example", "localhost,evil.example",
-    "localhost:8787:1", "localhost:", "localhost:99999999", "localhost:x", "[localhost]", "[127.0.0.1]", "::1", "[::1", "[::1]x",
-    "[::ffff:10.0.0.1]", "0.0.0.0", "[::]", "127.1", "0177.0.0.1", "2130706433", "0x7f000001", "127.0.0.1%00", "128.0.0.1",
-    "10.1.2.4", "app.localhost", "localhоst", "", " ", "*", ".", "sync.internal.evil.example", "xsync.internal",
-]  # fmt: skip
+    "evil.example",
+    "evil.example:8787",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "evillocalhost",
+    "localhost@evil.example",
+    "evil.example#localhost",
+    "localhost evil.example",
+    "localhost,evil.example",
+    "localhost:8787:1",
+    "localhost:",
+    "localhost:99999999",
+    "localhost:x",
+    "[localhost]",
+    "[127.0.0.1]",
+    "::1",
+    "[::1",
+    "[::1]x",
+    "[::ffff:10.0.0.1]",
+    "0.0.0.0",
+    "[::]",
+    "127.1",
+    "0177.0.0.1",
+    "2130706433",
+    "0x7f000001",
+    "127.0.0.1%00",
+    "128.0.0.1",
+    "10.1.2.4",
+    "app.localhost",
+    "localhоst",
+    "",
+    " ",
+    "*",
+    ".",
+    "sync.internal.evil.example",
+    "xsync.internal",
+]
 
 
 @pytest.mark.parametrize("host", REBOUND)
@@ -146,10 +177,22 @@ def test_a_websocket_from_its_own_or_a_listed_origin_is_opened(origin: str, host
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://localhost:3000", "http://127.0.0.1:8787", "null", "", "file://", "localhost:8787", "http://localhost",
-               "http://localhost:8787.evil.example", "http://evil@localhost:8787", "http://localhost:8787/x", "ftp://localhost:8787",
-               "http://evil.example"],
-)  # fmt: skip
+    "origin",
+    [
+        "http://localhost:3000",
+        "http://127.0.0.1:8787",
+        "null",
+        "",
+        "file://",
+        "localhost:8787",
+        "http://localhost",
+        "http://localhost:8787.evil.example",
+        "http://evil@localhost:8787",
+        "http://localhost:8787/x",
+        "ftp://localhost:8787",
+        "http://evil.example",
+    ],
+)
 def test_a_websocket_from_another_origin_is_refused(origin: str) -> None:
     assert status_of(upgrade(("origin", origin))) == 403
 
@@ -169,18 +212,33 @@ OLD = mint(KEY, None, -1, NOW)
 
 @pytest.mark.parametrize(
     "headers",
-    [[bearer(GOOD)], [bearer(GOOD, "bearer")], [("cookie", f"a=b; syncevents_token={GOOD}; c=d")],
-     [bearer(GOOD), ("cookie", f"syncevents_token={OLD}")], [bearer("dTpw", "Basic"), ("cookie", f"syncevents_token={GOOD}")]],
-)  # fmt: skip
+    [
+        [bearer(GOOD)],
+        [bearer(GOOD, "bearer")],
+        [("cookie", f"a=b; syncevents_token={GOOD}; c=d")],
+        [bearer(GOOD), ("cookie", f"syncevents_token={OLD}")],
+        [bearer("dTpw", "Basic"), ("cookie", f"syncevents_token={GOOD}")],
+    ],
+)
 def test_a_token_is_taken_from_the_header_else_from_the_cookie(headers: list[tuple[str, str]]) -> None:
     assert decide(head(*headers), CLOSED, NOW) == Reader(frozenset({42}), NOW + 60)
 
 
 @pytest.mark.parametrize(
     "headers",
-    [[], [bearer("")], [bearer(OLD)], [bearer(GOOD[:-3])], [("cookie", f"syncevents_tokenx={GOOD}")], [("cookie", "syncevents_token=")],
-     [bearer("x"), ("cookie", f"syncevents_token={GOOD}")], [bearer(GOOD, "Basic")], [("x-token", GOOD)], [("authorization", GOOD)]],
-)  # fmt: skip
+    [
+        [],
+        [bearer("")],
+        [bearer(OLD)],
+        [bearer(GOOD[:-3])],
+        [("cookie", f"syncevents_tokenx={GOOD}")],
+        [("cookie", "syncevents_token=")],
+        [bearer("x"), ("cookie", f"syncevents_token={GOOD}")],
+        [bearer(GOOD, "Basic")],
+        [("x-token", GOOD)],
+        [("authorization", GOOD)],
+    ],
+)
 def test_without_a_good_token_nothing_is_told(headers: list[tuple[str, str]]) -> None:
     for path in (
         f"/api/v1{STREAM}",

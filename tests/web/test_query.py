@@ -89,7 +89,7 @@ def test_unknown_parameters_and_empty_lists_are_as_if_absent() -> None:
 
 
 def test_lists_are_split_at_commas_and_an_empty_rest_matches_nothing() -> None:
-    assert stream_query(b"event_types=a,%20b,,a", "42", None).filter.event_types == {"a", "b"}
+    assert stream_query(b"event_types=a,%20b,,a", "42", None).filter.event_types == frozenset({"a", "b"})
     assert stream_query(b"event_types=,", "42", None).filter.event_types == frozenset()
 
 
@@ -110,10 +110,9 @@ def test_the_header_goes_before_the_query_unless_it_is_empty() -> None:
 def test_any_bytes_are_either_understood_or_refused(raw: bytes, path: str | None, header: str | None) -> None:
     try:
         found = stream_query(raw, path, header)
-    except MalformedError as error:
-        assert str(error)
-    else:
-        assert path is None or str(found.filter.business_id) == path
+    except MalformedError:
+        return
+    assert path is None or str(found.filter.business_id) == path
 
 
 _PARAMETERS = st.sampled_from(["business_id", "integration_id", "event_types", "order_ids", "replay", "x"])

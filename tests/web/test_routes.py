@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from web_site import Site, SiteOpener, event
+from web_site import FakeReport, Site, SiteOpener, event
 
 from synceventsd.config import UnixBind
 from synceventsd.web.dashboard import load_page
@@ -15,7 +15,7 @@ from synceventsd.web.tokens import mint
 
 KEY = b"k" * 32
 NOW = 1_800_000_000.0
-STARTED = {
+STARTED: dict[str, Any] = {
     "event_type": "integration.sync.started",
     "data": {"integration_type": "shopify", "started_at": "2026-01-02T03:04:05Z"},
 }
@@ -61,23 +61,49 @@ async def test_health_and_readiness_and_status_and_metrics(site_of: SiteOpener) 
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/nowhere", 404), ("//healthz", 400), ("/healthz/", 404), ("/healthz/..", 404), ("/./healthz", 404), ("/HEALTHZ", 404),
-        ("/%2e%2e/healthz", 404), ("/integrations/events/sse/", 404), ("/integrations/events/sse/42/", 404),
-        ("/integrations/events/sse//42", 404), ("/integrations/events//sse/42", 404), ("/integrations/events/sse/42%2f7", 404),
-        ("/integrations/events/sse/42/7", 404), ("/integrations/events/sse/../status", 404), ("/integrations/events/sse/%2e%2e", 400),
-        ("/integrations/events/sse/abc", 400), ("/integrations/events/sse/0", 400), ("/integrations/events/sse/-1", 400),
-        ("/integrations/events/sse/042", 400), ("/integrations/events/sse/+42", 400), ("/integrations/events/sse/%2042", 400),
-        ("/integrations/events/sse/42%00", 400), ("/integrations/events/sse/42%0a", 400), ("/integrations/events/sse/%D9%A3", 400),
-        ("/integrations/events/sse/%ff", 400), ("/integrations/events/sse/4294967296", 400), ("/integrations/events/sse/" + "9" * 5000, 400),
-        ("/integrations/events/sse/42;7", 400), ("/integrations/events/sse/42?business_id=7", 400),
-        ("/integrations/events/sse/42?replay=-1", 400), ("/integrations/events/sse?business_id=x", 400),
-        ("/integrations/events/sse?business_id=", 400), ("/integrations/events/sync-status/x", 400),
-        ("/integrations/events/sync-status/13?business_id=0", 400), ("/integrations/events/sync-status/-1", 400),
-        ("/integrations/events/sync-status", 404), ("/integrations/events/sync-status/", 404),
-        ("/integrations/events/sse/42?business_id=42", 200), ("/integrations/events/sse?business_id=42", 200),
-        ("/integrations/events/sync-status/0", 200), ("/integrations/events/sse/%34%32", 200),
+        ("/nowhere", 404),
+        ("//healthz", 400),
+        ("/healthz/", 404),
+        ("/healthz/..", 404),
+        ("/./healthz", 404),
+        ("/HEALTHZ", 404),
+        ("/%2e%2e/healthz", 404),
+        ("/integrations/events/sse/", 404),
+        ("/integrations/events/sse/42/", 404),
+        ("/integrations/events/sse//42", 404),
+        ("/integrations/events//sse/42", 404),
+        ("/integrations/events/sse/42%2f7", 404),
+        ("/integrations/events/sse/42/7", 404),
+        ("/integrations/events/sse/../status", 404),
+        ("/integrations/events/sse/%2e%2e", 400),
+        ("/integrations/events/sse/abc", 400),
+        ("/integrations/events/sse/0", 400),
+        ("/integrations/events/sse/-1", 400),
+        ("/integrations/events/sse/042", 400),
+        ("/integrations/events/sse/+42", 400),
+        ("/integrations/events/sse/%2042", 400),
+        ("/integrations/events/sse/42%00", 400),
+        ("/integrations/events/sse/42%0a", 400),
+        ("/integrations/events/sse/%D9%A3", 400),
+        ("/integrations/events/sse/%ff", 400),
+        ("/integrations/events/sse/4294967296", 400),
+        ("/integrations/events/sse/" + "9" * 5000, 400),
+        ("/integrations/events/sse/42;7", 400),
+        ("/integrations/events/sse/42?business_id=7", 400),
+        ("/integrations/events/sse/42?replay=-1", 400),
+        ("/integrations/events/sse?business_id=x", 400),
+        ("/integrations/events/sse?business_id=", 400),
+        ("/integrations/events/sync-status/x", 400),
+        ("/integrations/events/sync-status/13?business_id=0", 400),
+        ("/integrations/events/sync-status/-1", 400),
+        ("/integrations/events/sync-status", 404),
+        ("/integrations/events/sync-status/", 404),
+        ("/integrations/events/sse/42?business_id=42", 200),
+        ("/integrations/events/sse?business_id=42", 200),
+        ("/integrations/events/sync-status/0", 200),
+        ("/integrations/events/sse/%34%32", 200),
     ],
-)  # fmt: skip
+)
 async def test_a_path_means_one_thing_or_nothing(site_of: SiteOpener, path: str, status: int) -> None:
     async with site_of() as site:
         answer = await site.exchange(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
@@ -85,6 +111,19 @@ async def test_a_path_means_one_thing_or_nothing(site_of: SiteOpener, path: str,
         if status != 200:
             whole = await site.exchange(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             assert b'\r\n\r\n{"success":false,"message":"' in whole
+
+
+async def test_a_fault_of_ours_is_a_500_that_says_nothing_of_it(
+    site_of: SiteOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: FakeReport) -> dict[str, Any]:
+        raise RuntimeError("precious")
+
+    monkeypatch.setattr(FakeReport, "status", broken)
+    async with site_of() as site:
+        answer = await get(site, "/status")
+        assert (answer.status_code, answer.json()["success"]) == (500, False)
+        assert "precious" not in answer.text
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "FOO"])

@@ -18,6 +18,7 @@ from web_site import LIMIT, Site, SiteOpener, event, read_all
 from synceventsd.config import HttpConfig, TcpBind, UnixBind
 from synceventsd.core.errors import StartupError
 from synceventsd.web import connection as connection_module
+from synceventsd.web import server as server_module
 from synceventsd.web.server import serve
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -30,16 +31,31 @@ async def still_serves(site: Site) -> None:
 
 
 HOSTILE = [
-    b"\0" * 1000, b"\xff" * 70_000, b"GET", b"GET / HTTP/1.1\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 5000, b"A" * 100_000,
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000, b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 100, GET[:-2] + b"Content-Length: -1\r\n\r\n",
-    GET[:-2] + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
-    GET[:-2] + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n", GET + b"\xff\xff\r\n\r\n", STREAM + b"\xff" * 200_000,
-    GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: 9999999\r\n\r\n" + b"x" * 300_000, GET.replace(b"/healthz", b"http://[::1"),
-    GET[:-2] + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n",
-    GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 500,
-]  # fmt: skip
+    b"\0" * 1000,
+    b"\xff" * 70_000,
+    b"GET",
+    b"GET / HTTP/1.1\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"\r\n" * 5000,
+    b"A" * 100_000,
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000,
+    b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0" * 100,
+    GET[:-2] + b"Content-Length: -1\r\n\r\n",
+    GET[:-2] + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    GET[:-2] + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+    GET[:-2] + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+    GET + b"\xff\xff\r\n\r\n",
+    STREAM + b"\xff" * 200_000,
+    GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: 9999999\r\n\r\n" + b"x" * 300_000,
+    GET.replace(b"/healthz", b"http://[::1"),
+    GET[:-2]
+    + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n",
+    GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 500,
+]
 
 
 @pytest.mark.parametrize("request_bytes", HOSTILE, ids=range(len(HOSTILE)))
@@ -196,6 +212,20 @@ async def test_descriptors_running_out_are_survived(site_of: SiteOpener) -> None
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             for client in clients:
                 client.close()
+        await still_serves(site)
+
+
+async def test_connections_beyond_the_limit_are_closed_and_the_others_are_served(
+    site_of: SiteOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "SPARE_CONNECTIONS", 1)
+    async with site_of(max_streams=1) as site, site.stream("/integrations/events/sse/42") as reader:
+        async with await site.connect() as second:
+            await second.send_all(GET)
+            assert await second.receive_some()
+            assert await site.exchange(b"") == b""
+            await site.publish(event(1))
+            assert len(await reader.take(2)) == 2
         await still_serves(site)
 
 

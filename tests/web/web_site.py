@@ -205,7 +205,8 @@ class Site:
         await self.ended.wait()
 
     async def wait_streams(self, count: int) -> None:
-        while self.hub.streams != count:
+        """Wait until that many readers are connected; nothing tells of it, so it is looked at again and again."""
+        while self.hub.streams != count:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
 

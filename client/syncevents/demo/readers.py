@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from queue import SimpleQueue
 from types import TracebackType
@@ -31,20 +32,27 @@ Inbox = SimpleQueue[Seen | Trouble]
 
 
 class Reader:
-    """A thread that reads until the block is left; entering the block waits until it is ready."""
+    """A thread that reads until the block is left; entering the block waits until it is ready.
+
+    `check` raises when there is no use in waiting.
+    """
 
     source: Source
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, check: Callable[[], None]) -> None:
         self._inbox = inbox
+        self._check = check
         self._stopping = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._read, name=f"demo-{self.source}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._ready.wait(_READY_WITHIN):
-            self._inbox.put(Trouble(self.source, f"not connected within {_READY_WITHIN:g} s"))
+        deadline = time.monotonic() + _READY_WITHIN
+        while not self._ready.wait(_POLL):
+            self._check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"the reader {self.source} is not connected after {_READY_WITHIN:g} s")
         return self
 
     def __exit__(
@@ -70,8 +78,8 @@ class RedisSubscriber(Reader):
 
     source: Source = "redis"
 
-    def __init__(self, inbox: Inbox, url: str) -> None:
-        super().__init__(inbox)
+    def __init__(self, inbox: Inbox, check: Callable[[], None], url: str) -> None:
+        super().__init__(inbox, check)
         self._url = url
 
     def _read(self) -> None:
@@ -100,8 +108,8 @@ class StreamReader(Reader):
 
     source: Source = "sse"
 
-    def __init__(self, inbox: Inbox, port: int, path: str) -> None:
-        super().__init__(inbox)
+    def __init__(self, inbox: Inbox, check: Callable[[], None], port: int, path: str) -> None:
+        super().__init__(inbox, check)
         self._port = port
         self._path = path
         self._last_id: str | None = None

@@ -64,8 +64,8 @@ def _show(
     screen.line()
     inbox: Inbox = SimpleQueue()
     if redis:
-        stack.enter_context(RedisSubscriber(inbox, redis.url))
-    stack.enter_context(StreamReader(inbox, daemon.port, f"{STREAM_PATH}?replay=0"))
+        stack.enter_context(RedisSubscriber(inbox, daemon.check, redis.url))
+    stack.enter_context(StreamReader(inbox, daemon.check, daemon.port, f"{STREAM_PATH}?replay=0"))
     watch = Watch(daemon, screen, inbox, ("redis", "sse") if redis else ("sse",))
     screen.heading("What they see, all counted and one now and then shown (ms: since it was published):")
     agree = synchronise(plan, daemon, watch, screen)
@@ -85,17 +85,17 @@ def _open_redis(stack: ExitStack, directory: Path, url: str | None) -> Redis | N
 
 def _stay(watch: Watch, screen: Screen) -> bool:
     """Show what comes until Enter, which returns True, or Ctrl-C, which returns False."""
-    asks = sys.stdin.isatty()
-    screen.line()
-    screen.heading(f"Everything runs on. {'Enter: synchronise again. ' if asks else ''}Ctrl-C: stop and clean up.")
     try:
-        _watch_until_enter(watch, asks=asks)
+        _watch_until_enter(watch, screen)
     except KeyboardInterrupt:
         return False
     return True
 
 
-def _watch_until_enter(watch: Watch, *, asks: bool) -> None:
+def _watch_until_enter(watch: Watch, screen: Screen) -> None:
+    asks = sys.stdin.isatty()
+    screen.line()
+    screen.heading(f"Everything runs on. {'Enter: synchronise again. ' if asks else ''}Ctrl-C: stop and clean up.")
     while not (asks and select.select([sys.stdin], [], [], 0)[0]):
         watch.look_until(time.monotonic() + _STEP)
     if not sys.stdin.readline():

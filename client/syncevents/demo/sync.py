@@ -30,7 +30,7 @@ from syncevents.events import (
 from syncevents.publisher import Publisher
 
 _PATIENCE: Final = 10.0  # seconds without progress until what is missing counts as lost
-_STEP: Final = 0.05  # seconds between two looks whether all is there
+_STEP: Final = 0.05  # seconds between two looks
 
 
 @frozen
@@ -69,9 +69,8 @@ class _Sync:
         self._watch.begin()
         self._start()
         for index, raw in enumerate(self._plan.orders):
-            self._watch.look_until(self._began + (index + 1) / self._plan.rate)
+            self._look_until(self._began + (index + 1) / self._plan.rate)
             self._publish_order(index, translate(raw, datetime.now(UTC)))
-            self._screen.progress(self._progress())
         self._wait("acknowledgements", lambda: self._publisher.statistics().acked)
         running = status_row("sync status, running", self._watch.status().get("sync_state"))
         self._complete()
@@ -80,6 +79,14 @@ class _Sync:
         self._screen.end_progress()
         self._watch.end()
         return self._summarise(running)
+
+    def _look_until(self, moment: float) -> None:
+        """Watch until then, at least once."""
+        while True:
+            self._watch.look_until(min(moment, time.monotonic() + _STEP))
+            self._screen.progress(self._progress())
+            if time.monotonic() >= moment:
+                return
 
     def _start(self) -> None:
         started = SyncStarted(

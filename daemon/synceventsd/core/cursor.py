@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-from synceventsd.core.positions import Epochs, Position, parse_position
+from synceventsd.core.positions import Epochs, parse_position
 
 _KEY: Final = "synceventsd:cursor:{%s}"  # the braces are a hash tag: a cluster keeps what carries it on one node
 
@@ -100,8 +100,3 @@ def resolve(raw: bytes | None, epochs: Epochs, last: int, own_mark: int, known: 
         # numbers up to the cursor may by now belong to other events.
         return own_mark
     return epochs.out(cursor, last, own_mark)
-
-
-def claim_of(epochs: Epochs, seq: int) -> Position:
-    """Return the cursor to write before sending on from number `seq`: from now on the running epoch's."""
-    return Position(epochs.current.name, seq)

@@ -12,7 +12,16 @@ class StorageUnavailable(Exception):
 
 
 class LogDamaged(Exception):
-    """The log's file is not a log, or its structure is broken. Reader: move it aside, begin a new one."""
+    """What was stored does not read. Reader: at the start, move the file aside; while running, step over it and say so.
+
+    Args:
+        message: what is wrong.
+        last: number of the last event that is damaged, where that is known.
+    """
+
+    def __init__(self, message: str, last: int | None = None) -> None:
+        super().__init__(message)
+        self.last = last
 
 
 class RedisUnavailable(Exception):

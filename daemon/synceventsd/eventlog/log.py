@@ -171,10 +171,25 @@ class EventLog:
         if recent is not None:
             return recent
         last = self.last
-        groups = await self._read(self._reader.groups, self.epochs, after, max_bytes, business)
-        size = sum(sum(map(len, group.lines)) for group in groups)
-        # A short answer means that there was no more to find, so the reader has seen everything up to `last`.
-        return Slice(groups, groups[-1].last if groups and size >= max_bytes else max(last, groups[-1].last if groups else 0))
+        groups, complete = await self._read(self._reader.groups, self.epochs, after, max_bytes, business)
+        reached = groups[-1].last if groups else after
+        return Slice(groups, max(last, reached) if complete else reached)
+
+    async def end_of_damage(self, after: int, damage: LogDamaged) -> int:
+        """Return the number of the last event, beyond `after`, that does not read; `read(after)` raised `damage`.
+
+        Raises:
+            StorageUnavailable: the log cannot be read now.
+        """
+        last = after + 1 if damage.last is None else damage.last
+        while damage.last is None and last < self.last:
+            try:
+                await self.read(last, max_bytes=1)
+            except LogDamaged:
+                last += 1
+            else:
+                break
+        return last
 
     async def replay_start(self, filter_: Filter, count: int) -> int:
         """Return the number after which the newest `count` events that match begin."""

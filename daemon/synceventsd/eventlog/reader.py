@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +20,7 @@ from synceventsd.core.positions import Epochs
 from synceventsd.eventlog.schema import connect_reader, translated
 from synceventsd.eventlog.store import LedgerEntry, RejectRow
 
-_COLUMNS: Final = "first, accepted_at, crc, lines"
-_ROWS_A_STEP: Final = 64
+_GROUP: Final = "SELECT count, accepted_at, crc, lines FROM event_group WHERE first = ?"
 
 
 @frozen
@@ -45,46 +47,44 @@ class Reader:
     path: Path
     _db: sqlite3.Connection
 
-    def groups(self, epochs: Epochs, after: int, max_bytes: int, business: int | None) -> list[Group]:
+    def groups(self, epochs: Epochs, after: int, max_bytes: int, business: int | None) -> tuple[list[Group], bool]:
         """Return the groups that reach beyond event `after`, oldest first, until they make up `max_bytes` of text.
 
         The first one may begin before `after`. With a business: only the groups with events that it may see.
 
+        Returns:
+            The groups, and whether there are no more.
+
         Raises:
             LogDamaged: the very next group does not read.
         """
-        start = self._group_of(after + 1)
         found: list[Group] = []
         size = 0
-        while size < max_bytes:
-            rows = self._rows_from(start, business)
-            for first, accepted_at, crc, lines in rows:
+        with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
+            for first in firsts:
+                row = self._db.execute(_GROUP, (first,)).fetchone()
+                if row is None or first + row[0] - 1 <= after:
+                    continue
+                count, accepted_at, crc, lines = row
                 if zlib.crc32(lines) != crc:
                     if found:
-                        return found
-                    raise LogDamaged(f"checksum of the group from event {first} does not match")
-                group = Group(first, epochs.at(first).epoch, accepted_at, lines.split(b"\n"))
-                if group.last <= after:
-                    continue
-                found.append(group)
+                        return found, False
+                    raise LogDamaged(f"checksum of the group from event {first} does not match", first + count - 1)
+                found.append(Group(first, epochs.at(first).epoch, accepted_at, lines.split(b"\n")))
                 size += len(lines)
                 if size >= max_bytes:
-                    return found
-            if len(rows) < _ROWS_A_STEP:
-                return found
-            start = rows[-1][0] + 1
-        return found
+                    return found, False
+        return found, True
 
     def replay_start(self, filter_: Filter, count: int, upto: int) -> int:
         """Return the number after which the newest `count` matching events, up to number `upto`, begin."""
-        wanted, before = count, upto + 1
-        while True:
-            firsts = self._firsts_before(before, filter_.business_id)
+        wanted = count
+        with translated(), self._firsts(filter_.business_id, down_from=upto) as firsts:
             for first in firsts:
-                (lines,) = self._one("SELECT lines FROM event_group WHERE first = ?", (first,)) or (None,)
-                if lines is None:
-                    continue  # retention was faster
-                group = Group(first, "", 0.0, lines.split(b"\n"))
+                row = self._db.execute(_GROUP, (first,)).fetchone()
+                if row is None or zlib.crc32(row[3]) != row[2]:
+                    continue  # retention was faster, or it does not read: who reads on from here is told
+                group = Group(first, "", 0.0, row[3].split(b"\n"))
                 matching = [
                     index
                     for index in group.indexes(filter_.business_id, first - 1)
@@ -93,9 +93,7 @@ class Reader:
                 if len(matching) >= wanted:
                     return first + matching[len(matching) - wanted] - 1
                 wanted -= len(matching)
-            if len(firsts) < _ROWS_A_STEP:
-                return 0
-            before = firsts[-1]
+        return 0
 
     def producer(self, producer: str, acked: int) -> ProducerState:
         """Return what is known of a producer, with its rejects above `acked`."""
@@ -138,32 +136,27 @@ class Reader:
         row = self._one("SELECT max(first) FROM event_group WHERE first <= ?", (seq,))
         return seq if row is None or row[0] is None else int(row[0])
 
-    def _rows_from(self, start: int, business: int | None) -> list[Any]:
-        if business is None:
-            return self._all(
-                f"SELECT {_COLUMNS} FROM event_group WHERE first >= ? ORDER BY first LIMIT ?", (start, _ROWS_A_STEP)
-            )
-        return self._all(
-            f"SELECT {_COLUMNS} FROM event_group WHERE first IN ("
-            " SELECT first FROM (SELECT first FROM place WHERE business = ?1 AND first >= ?2 ORDER BY first LIMIT ?4)"
-            " UNION SELECT first FROM (SELECT first FROM place WHERE business = ?3 AND first >= ?2 ORDER BY first LIMIT ?4)"
-            ") ORDER BY first LIMIT ?4",
-            (business, start, GLOBAL, _ROWS_A_STEP),
-        )
+    @contextmanager
+    def _firsts(
+        self, business: int | None, *, from_: int | None = None, down_from: int | None = None
+    ) -> Iterator[Iterator[int]]:
+        """Yield the first numbers of the groups that concern a business, rising or falling, read as they are taken.
 
-    def _firsts_before(self, before: int, business: int | None) -> list[int]:
+        Two indexes are merged here and not by SQLite, which would first collect all that either holds.
+        """
+        bound, order = ("first >= ?", "ASC") if down_from is None else ("first <= ?", "DESC")
+        start = from_ if down_from is None else down_from
         if business is None:
-            rows = self._all(
-                "SELECT first FROM event_group WHERE first < ? ORDER BY first DESC LIMIT ?", (before, _ROWS_A_STEP)
-            )
+            cursors = [self._db.execute(f"SELECT first FROM event_group WHERE {bound} ORDER BY first {order}", (start,))]
         else:
-            rows = self._all(
-                "SELECT first FROM (SELECT first FROM place WHERE business = ?1 AND first < ?2 ORDER BY first DESC LIMIT ?4)"
-                " UNION SELECT first FROM (SELECT first FROM place WHERE business = ?3 AND first < ?2"
-                " ORDER BY first DESC LIMIT ?4) ORDER BY first DESC LIMIT ?4",
-                (business, before, GLOBAL, _ROWS_A_STEP),
-            )
-        return [first for (first,) in rows]
+            places = f"SELECT first FROM place WHERE business = ? AND {bound} ORDER BY first {order}"
+            cursors = [self._db.execute(places, (which, start)) for which in (business, GLOBAL)]
+        try:
+            merged = heapq.merge(*cursors, reverse=down_from is not None)
+            yield (first for (first,), _ in itertools.groupby(merged))
+        finally:
+            for cursor in cursors:
+                cursor.close()  # ends the read transaction, which would keep the WAL from being reset
 
     def _one(self, sql: str, values: Sequence[object]) -> Any:
         with translated():

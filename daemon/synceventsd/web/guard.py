@@ -19,7 +19,7 @@ import trio
 from attrs import field, frozen
 
 from synceventsd.config import HttpConfig, TcpBind
-from synceventsd.web.connection import App, Receive, Send
+from synceventsd.web.http11 import App, Receive, Send
 from synceventsd.web.tokens import EVERYBODY, BadTokenError, Reader, verify
 
 COOKIE: Final = "syncevents_token"

@@ -22,6 +22,7 @@ UNIX_MODE: Final = 0o660
 
 # The belt beside the deadline of each send, for a peer that is gone without a word: seconds on top of it.
 USER_TIMEOUT_MARGIN: Final = 5.0
+LONGEST_USER_TIMEOUT: Final = 86400.0  # the kernel counts milliseconds in 32 bits
 
 _REMEDIES: Final = {
     errno.EADDRINUSE: "something else listens there; stop it, or set another port",
@@ -52,7 +53,7 @@ def listening(
         for sock in sockets:
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
-                limit = round((send_timeout + USER_TIMEOUT_MARGIN) * 1000)
+                limit = round(min(send_timeout + USER_TIMEOUT_MARGIN, LONGEST_USER_TIMEOUT) * 1000)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.listen(BACKLOG)

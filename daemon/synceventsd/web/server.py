@@ -17,7 +17,8 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from synceventsd.config import HttpConfig
 from synceventsd.logs import get_logger
-from synceventsd.web.connection import App, Connection
+from synceventsd.web.connection import Connection
+from synceventsd.web.http11 import App
 from synceventsd.web.listeners import addresses, as_listeners, listening
 
 log = get_logger("web")
@@ -61,13 +62,20 @@ async def serve(
     """
     context = WorkerContext(None)
     serve_one = partial(Connection, app, _hypercorn_config(), context, config.send_timeout)
+    alive: set[Connection] = set()
     most = config.max_streams + SPARE_CONNECTIONS
     with listening(config.bind, handed or (), config.send_timeout) as sockets:
         async with trio.open_nursery() as connections:
 
             async def serve_if_room(stream: trio.SocketStream) -> None:
-                if len(connections.child_tasks) <= most:
-                    await serve_one(stream)
+                if len(alive) >= most or context.terminated.is_set():
+                    return
+                connection = serve_one(stream)
+                alive.add(connection)
+                try:
+                    await connection
+                finally:
+                    alive.discard(connection)
 
             async with trio.open_nursery() as accepting:
                 listeners = as_listeners(sockets)
@@ -78,6 +86,8 @@ async def serve(
                 await stop.wait()
                 accepting.cancel_scope.cancel()
             await context.terminated.set()
+            for connection in alive:
+                connection.stop()
             connections.cancel_scope.deadline = trio.current_time() + grace
 
 

@@ -12,6 +12,8 @@ from attrs import frozen
 ALGORITHM: Final = "HS256"
 U32_MAX: Final = 2**32 - 1
 
+LATEST: Final = 2**53  # seconds; past that a float cannot count them
+
 
 class BadTokenError(Exception):
     """The token is not one of ours, or has expired; the message says which, without the token."""
@@ -83,7 +85,7 @@ def verify(token: str, secret: bytes, now: float) -> Reader:
 
 def _reader(claims: dict[str, Any], now: float) -> Reader:
     expires_at, businesses = claims["exp"], claims.get("businesses")
-    if not _is_number(expires_at) or not math.isfinite(expires_at):
+    if not _is_number(expires_at) or not abs(expires_at) < LATEST:
         raise BadTokenError("the token's exp is not a time")
     if now >= expires_at:
         raise BadTokenError("the token has expired")
