@@ -21,7 +21,9 @@ ROOMY = Retention(2**32, 2**30, 7 * 86400.0)
 AT = "2026-11-24T02:30:15.123456+00:00"
 
 
-def line(number: int = 1, event_type: str = CREATED, integration: int = 13, business: int | None = 42, **more: Any) -> bytes:
+def line(
+    number: int = 1, event_type: str = CREATED, integration: int = 13, business: int | None = 42, **more: Any
+) -> bytes:
     """Return one envelope in its compact form; `more` replaces or adds top-level keys."""
     envelope: dict[str, Any] = {"id": f"event-{number}", "event_type": event_type, "integration_id": integration}
     if business is not None:

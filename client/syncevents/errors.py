@@ -7,11 +7,11 @@ class SyncEventsError(Exception):
     """The base of this library's own errors."""
 
 
-class QueueFull(SyncEventsError):  # noqa: N818 - the public name, after queue.Full
+class QueueFull(SyncEventsError):
     """As many events as `max_pending` allows wait for their acknowledgement; this one was not queued."""
 
 
-class Rejected(SyncEventsError):  # noqa: N818 - the public name
+class Rejected(SyncEventsError):
     """The daemon did not store some events.
 
     `rejects` holds what was rejected since the last flush, at most the newest 1000; `count` says how many it was.

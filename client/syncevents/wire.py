@@ -29,11 +29,11 @@ class ProtocolError(ValueError):
     """The peer sent something that is not of this protocol."""
 
 
-class FrameTooLarge(ValueError):  # noqa: N818 - named after the code on the wire
+class FrameTooLarge(ValueError):
     """A line is longer than the largest frame that the daemon takes."""
 
 
-class BadHello(ValueError):  # noqa: N818 - named after the code on the wire
+class BadHello(ValueError):
     """A hello that cannot be accepted; `code` is what the refusal carries."""
 
     def __init__(self, code: str, message: str) -> None:

@@ -1,7 +1,7 @@
 """The daemon: the one top-level nursery, which reads like the picture in ARCHITECTURE.md.
 
-Rule of this file: all long-lived tasks start here, and the nesting of the nurseries is the order of the shutdown: intake
-ends first, then the streams and the way to Redis, and the log's writer last.
+Rule of this file: all long-lived tasks start here, and the nesting of the nurseries is the order of the shutdown:
+intake ends first, then the streams and the way to Redis, and the log's writer last.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def announce(config: Config, eventlog: EventLog, http: Sequence[str]) -> None:
 
 async def drain(eventlog: EventLog, state: ForwarderState) -> None:
     """Wait until Redis has everything, or does not answer: the buffer then waits for the next start."""
-    while eventlog.forwarded < eventlog.last and state.connected:
+    # Two owners that know nothing of each other are looked at, for the last moments only: a poll is the plainest way.
+    while eventlog.forwarded < eventlog.last and state.connected:  # noqa: ASYNC110
         await trio.sleep(DRAIN_POLL)
 
 

@@ -18,15 +18,15 @@ from typing import Final
 
 import trio
 from attrs import define, field, frozen
+
 from syncevents import wire
 from syncevents._version import __version__
-
 from synceventsd.accounts import group_id, user_id
+from synceventsd.config.settings import IngestConfig
 from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp, read_event
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected
 from synceventsd.logs import get_logger
-from synceventsd.config.settings import IngestConfig
 
 log = get_logger("intake")
 
@@ -161,7 +161,11 @@ class Intake:
         )
 
     async def serve(
-        self, listener: socket.socket, stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        listener: socket.socket,
+        stop: trio.Event,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept publishers until `stop`; then read no more, settle and tell what was read, and return.
 

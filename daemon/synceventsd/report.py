@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 from attrs import asdict, define, field
-from syncevents._version import __version__
 
+from syncevents._version import __version__
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.eventlog import EventLog
 from synceventsd.forwarder import ForwarderState, RedisState
@@ -146,12 +146,14 @@ class Report:
             ("streams", "SSE and WebSocket readers connected.", self._hub.streams),
             ("syncs_in_progress", "Synchronisations going on.", self._board.running()),
         )
-        for name, text, value in gauges:
-            yield GaugeMetricFamily(f"synceventsd_{name}", text, value)
+        for name, text, level in gauges:
+            yield GaugeMetricFamily(f"synceventsd_{name}", text, level)
         if self._forwarding is not None:
             view = self._forwarding.describe(trio.current_time())
             yield CounterMetricFamily("synceventsd_events_forwarded", "Events that Redis executed.", log.forwarded)
-            yield GaugeMetricFamily("synceventsd_redis_connected", "1 while Redis answers.", float(view.state is RedisState.CONNECTED))
+            yield GaugeMetricFamily(
+                "synceventsd_redis_connected", "1 while Redis answers.", float(view.state is RedisState.CONNECTED)
+            )
 
 
 @define(eq=False)

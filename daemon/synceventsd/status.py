@@ -109,7 +109,9 @@ class StatusBoard:
             business_id: only the syncs of this business, and the global ones; None: whichever sync is the latest.
         """
         states = self._of_integration.get(integration_id, {})
-        wanted = states.values() if business_id is None else [states[key] for key in (business_id, None) if key in states]
+        wanted = (
+            states.values() if business_id is None else [states[key] for key in (business_id, None) if key in states]
+        )
         return view(wanted, self.wall_clock(), self.stalled_after)
 
     def running(self) -> int:

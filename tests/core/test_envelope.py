@@ -23,7 +23,10 @@ def code(text: bytes) -> str:
 
 
 def test_a_valid_event_leaves_byte_for_byte_as_it_came() -> None:
-    spaced = b' { "event_type" : "integration.sync.failed", "id":"\\u0041", "x":[1, 2.50,1e5], "integration_id": 0 ,\t"timestamp":"2026-11-24T02:30:15Z","data": {"a":12345678901234567890.10}, "business_id":null } '
+    spaced = (
+        b' { "event_type" : "integration.sync.failed", "id":"\\u0041", "x":[1, 2.50,1e5], "integration_id": 0 ,\t'
+        b'"timestamp":"2026-11-24T02:30:15Z","data": {"a":12345678901234567890.10}, "business_id":null } '
+    )
     for text in (line(1), spaced):
         found = read(text)
         assert not isinstance(found, Fault)
@@ -132,7 +135,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-keys = st.sampled_from(["id", "event_type", "integration_id", "business_id", "timestamp", "data", "metadata", "x", "ID", "Data"])
+keys = st.sampled_from(
+    ["id", "event_type", "integration_id", "business_id", "timestamp", "data", "metadata", "x", "ID", "Data"]
+)
 values = st.one_of(
     json_values,
     st.sampled_from([*sorted(KNOWN_TYPES), AT, "abc", 13, 42, 0, {}, {"order_id": "1"}, {"a": [1, {"b": None}]}]),
@@ -155,7 +160,9 @@ def objects(draw: st.DrawFn) -> bytes:
         pairs.pop(draw(st.integers(0, len(pairs) - 1)))
     separator = draw(st.sampled_from([":", ": ", " :\t"]))
     ascii_only = draw(st.booleans())
-    parts = [json.dumps(k) + separator + json.dumps(v, ensure_ascii=ascii_only, separators=(",", ":")) for k, v in pairs]
+    parts = [
+        json.dumps(k) + separator + json.dumps(v, ensure_ascii=ascii_only, separators=(",", ":")) for k, v in pairs
+    ]
     return ("{" + draw(st.sampled_from([",", ", "])).join(parts) + "}").encode("utf-8", "surrogatepass")
 
 

@@ -14,7 +14,8 @@ filters = st.builds(
     Filter,
     business_id=businesses,
     integration_id=st.none() | st.integers(0, 2),
-    event_types=st.none() | st.frozensets(st.sampled_from(["integration.sync.failed", "integration.sync.completed", "no.such"])),
+    event_types=st.none()
+    | st.frozensets(st.sampled_from(["integration.sync.failed", "integration.sync.completed", "no.such"])),
     order_ids=st.none() | st.frozensets(st.sampled_from(["order-1", "order-2", "7"])),
 )
 heads = st.builds(

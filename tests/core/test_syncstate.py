@@ -14,7 +14,12 @@ from synceventsd.core.envelope import KNOWN_TYPES, Envelope, decode_stored
 from synceventsd.core.syncstate import Key, SyncState, fold_all, view
 
 SYNC = "integration.sync."
-STARTED = {"integration_id": 13, "integration_type": "shopify", "params": {"status": "any"}, "started_at": "2026-11-24T02:30:00Z"}
+STARTED = {
+    "integration_id": 13,
+    "integration_type": "shopify",
+    "params": {"status": "any"},
+    "started_at": "2026-11-24T02:30:00Z",
+}
 COMPLETED = {
     "integration_id": 13,
     "integration_type": "shopify",
@@ -43,7 +48,15 @@ def test_an_integration_never_heard_of_is_all_false_and_null() -> None:
 
 
 def test_while_a_sync_runs_its_orders_are_counted() -> None:
-    answer = shown([head("started", data=STARTED), head("order.created"), head("order.updated"), head("order.rejected"), head("order.created")])
+    answer = shown(
+        [
+            head("started", data=STARTED),
+            head("order.created"),
+            head("order.updated"),
+            head("order.rejected"),
+            head("order.created"),
+        ]
+    )
     assert answer["in_progress"] is True
     assert answer["sync_state"] == {
         "integration_id": 13,

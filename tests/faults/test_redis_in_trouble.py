@@ -45,7 +45,11 @@ def test_a_thousand_cut_connections_lose_nothing_and_double_nothing(tmp_path: Pa
 
 
 def test_redis_absent_from_the_start_gets_everything_when_it_comes(tmp_path: Path) -> None:
-    with redis_server(SERVER, start=False) as redis, cutting_proxy(redis) as proxy, a_daemon(tmp_path, proxy.url) as daemon:
+    with (
+        redis_server(SERVER, start=False) as redis,
+        cutting_proxy(redis) as proxy,
+        a_daemon(tmp_path, proxy.url) as daemon,
+    ):
         daemon.start()
         proxy.hold()  # until the subscriber is there: pub/sub keeps nothing for those who come later
         load = Load(daemon.socket)

@@ -24,6 +24,7 @@ from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import Reader
 from synceventsd.eventlog.store import Commit, Store, store_in
 
+
 async def everything(log: EventLog, business: int | None = None) -> list[bytes]:
     """Read the whole log from the disk, the way a reader that is far behind does."""
     found: list[bytes] = []
@@ -54,7 +55,9 @@ async def test_a_business_reads_its_own_and_the_global_events_only(tmp_path: Pat
         hand = Hand(log)
         for number in range(200):
             await hand.append(line(number, business=(None, 1, 2, 3)[number % 4]))
-        assert await everything(log, 2) == [line(n, business=(None, 1, 2, 3)[n % 4]) for n in range(200) if n % 4 in (0, 2)]
+        assert await everything(log, 2) == [
+            line(n, business=(None, 1, 2, 3)[n % 4]) for n in range(200) if n % 4 in (0, 2)
+        ]
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 999, 5000])
@@ -62,7 +65,9 @@ async def test_a_replay_begins_at_the_newest_events_that_match(tmp_path: Path, c
     async with a_log(tmp_path) as log:
         hand = Hand(log)
         for start in range(0, 1000, 9):
-            await hand.append(*(line(n, business=n % 3 + 1, integration=n % 2) for n in range(start, min(start + 9, 1000))))
+            await hand.append(
+                *(line(n, business=n % 3 + 1, integration=n % 2) for n in range(start, min(start + 9, 1000)))
+            )
         filter_ = Filter(2, integration_id=1)
         matching = [n for n in range(1000) if n % 3 + 1 == 2 and n % 2 == 1]
         start_after = await log.replay_start(filter_, count)
@@ -102,7 +107,7 @@ async def test_retention_and_checkpoints_happen_under_load_too(tmp_path: Path) -
             while log.oldest < 50_000:  # never idle: there is always another lot
                 hand.hand_in(*(line(n, data={"pad": "x" * 2000}) for n in range(20)))
                 await log.committer.wait_room()
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
         await log.committer.wait_empty()
         wal = (tmp_path / "events.db-wal").stat().st_size
         assert wal < 4 * store_module.CHECKPOINT_BYTES
@@ -337,7 +342,8 @@ class LogAgainstList(RuleBasedStateMachine):
                 wanted = [
                     (seq, text)
                     for seq, text in enumerate(self.lines, 1)
-                    if seq > self.dropped and (business is None or b"business_id" not in text or b'"business_id":%d,' % business in text)
+                    if seq > self.dropped
+                    and (business is None or b"business_id" not in text or b'"business_id":%d,' % business in text)
                 ]
                 assert found == wanted
 

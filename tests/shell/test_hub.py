@@ -56,7 +56,9 @@ async def test_replay_and_live_join_without_a_gap_or_a_double(tmp_path: Path) ->
                 assert seen == list(range(start.after + 1, reader.after + 1))
 
 
-async def test_readers_of_many_paces_all_see_everything_of_theirs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readers_of_many_paces_all_see_everything_of_theirs_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tail, "MAX_GROUPS", 5)  # so that the slow ones fall out of the tail and read from the disk
     business_of = [random.Random(1).choice([None, 1, 2, 3]) for _ in range(600)]
     async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
@@ -77,7 +79,9 @@ async def test_readers_of_many_paces_all_see_everything_of_theirs_in_order(tmp_p
         for number, business in enumerate(business_of):
             await hand.append(line(number, business=business))
     for (reader_business, _), seen in results.items():
-        wanted = [seq for seq, b in enumerate(business_of, 1) if reader_business is None or b in (None, reader_business)]
+        wanted = [
+            seq for seq, b in enumerate(business_of, 1) if reader_business is None or b in (None, reader_business)
+        ]
         assert seen == wanted
 
 
@@ -106,7 +110,9 @@ async def test_a_reader_that_nothing_concerns_is_not_woken_and_still_moves_on(tm
                 await trio.sleep(0.01)
         assert woken == 0
         assert list(delivered[0].events) == []
-        assert delivered[0].position == hub.log.position(20)  # a quiet stream resumes where the log is, not where it began
+        assert delivered[0].position == hub.log.position(
+            20
+        )  # a quiet stream resumes where the log is, not where it began
 
 
 async def test_a_reader_cancelled_while_waiting_misses_nothing_afterwards(tmp_path: Path) -> None:
@@ -152,7 +158,9 @@ async def test_a_damaged_group_is_told_once_as_a_gap_and_the_rest_is_read(tmp_pa
                 while reader.after < 30:
                     delivery = await reader.next(5)
                     assert delivery is not None
-                    seen += [delivery.gap] if delivery.gap else [group.first + index for group, index in delivery.events]
+                    seen += (
+                        [delivery.gap] if delivery.gap else [group.first + index for group, index in delivery.events]
+                    )
                 assert seen == [*range(1, 11), Gap(GapReason.DAMAGED, 21), *range(21, 31)]
 
 
@@ -187,7 +195,11 @@ async def test_a_closing_hub_ends_every_reader(tmp_path: Path) -> None:
 async def test_no_more_streams_than_allowed_and_a_place_is_given_back(tmp_path: Path) -> None:
     async with a_log(tmp_path) as log:
         hub = Hub(log, 1)
-        with hub.subscribe(EVERYBODY, 0), pytest.raises(TooManyStreams, match="max_streams"), hub.subscribe(EVERYBODY, 0):
+        with (
+            hub.subscribe(EVERYBODY, 0),
+            pytest.raises(TooManyStreams, match="max_streams"),
+            hub.subscribe(EVERYBODY, 0),
+        ):
             pass
         with hub.subscribe(EVERYBODY, 0):
             assert hub.streams == 1

@@ -53,7 +53,9 @@ class Publisher:
         await self.stream.send_all(b"".join(text + b"\n" for text in lines))
 
     async def hello(self, acked: int = 0, producer: str = PRODUCER, **more: Any) -> dict[str, Any]:
-        await self.send(json.dumps({"hello": {"v": 1, "producer": producer, "client": "test/1", "acked": acked} | more}).encode())
+        await self.send(
+            json.dumps({"hello": {"v": 1, "producer": producer, "client": "test/1", "acked": acked} | more}).encode()
+        )
         return await self.told()
 
     async def told(self) -> Any:
@@ -120,7 +122,11 @@ async def test_a_reject_names_the_line_and_comes_before_the_ack_that_covers_it(t
         await publisher.send(line(1), b"rubbish", line(3, integration=-1), line(4, event_type="x.y"), line(5))
         told = await publisher.told_until_ack(5)
         rejects = [(m["reject"], m["code"], m["id"]) for m in told if "reject" in m]
-        assert rejects == [(2, "invalid_json", None), (3, "invalid_event", "event-3"), (4, "unknown_event_type", "event-4")]
+        assert rejects == [
+            (2, "invalid_json", None),
+            (3, "invalid_event", "event-3"),
+            (4, "unknown_event_type", "event-4"),
+        ]
         acked = 0
         for message in told:
             if "ack" in message:
@@ -132,7 +138,12 @@ async def test_a_reject_names_the_line_and_comes_before_the_ack_that_covers_it(t
 async def test_a_producer_goes_on_after_what_was_dealt_with(tmp_path: Path) -> None:
     async with an_intake(tmp_path) as running:
         first = await running.connect()
-        assert (await first.hello())["welcome"] == {"v": 1, "server": "synceventsd/0.1.0", "accepted": 0, "max_frame": 262144}
+        assert (await first.hello())["welcome"] == {
+            "v": 1,
+            "server": "synceventsd/0.1.0",
+            "accepted": 0,
+            "max_frame": 262144,
+        }
         await first.send(line(1), line(2), b"rubbish")
         await first.told_until_ack(3)
         await first.stream.aclose()
@@ -158,7 +169,9 @@ async def test_a_line_torn_by_a_cut_connection_is_not_counted_for_a_producer(tmp
         assert await second.told_to_the_end() == [{"ack": 2}]
 
 
-async def test_a_newer_connection_takes_over_and_nothing_of_the_older_one_comes_after_its_welcome(tmp_path: Path) -> None:
+async def test_a_newer_connection_takes_over_and_nothing_of_the_older_one_comes_after_its_welcome(
+    tmp_path: Path,
+) -> None:
     async with an_intake(tmp_path) as running:
         numbers = 0
         older = await running.connect()
@@ -245,7 +258,10 @@ async def test_more_clients_than_allowed_are_told_so_and_the_others_served(tmp_p
                     break
 
 
-@pytest.mark.parametrize(("users", "groups", "welcome"), [(("0",), (), True), (("12345",), (), False), ((), ("0",), True), (("12345",), ("54321",), False)])
+@pytest.mark.parametrize(
+    ("users", "groups", "welcome"),
+    [(("0",), (), True), (("12345",), (), False), ((), ("0",), True), (("12345",), ("54321",), False)],
+)
 async def test_only_listed_users_and_groups_may_publish(
     tmp_path: Path, users: tuple[str, ...], groups: tuple[str, ...], welcome: bool
 ) -> None:
@@ -322,7 +338,11 @@ async def test_a_stop_stores_and_acknowledges_what_was_read(tmp_path: Path) -> N
 
 
 @settings(max_examples=40, deadline=None)
-@given(chunks=st.lists(st.integers(1, 700), max_size=30), pieces=st.lists(st.sampled_from([line(1), b"", b"\r", b"{}", b"nope\xff", line(2) + b"\r"]), max_size=12), final=st.booleans())
+@given(
+    chunks=st.lists(st.integers(1, 700), max_size=30),
+    pieces=st.lists(st.sampled_from([line(1), b"", b"\r", b"{}", b"nope\xff", line(2) + b"\r"]), max_size=12),
+    final=st.booleans(),
+)
 def test_any_cut_of_the_bytes_gives_the_same_answers(chunks: list[int], pieces: list[bytes], final: bool) -> None:
     import tempfile
 
@@ -341,7 +361,9 @@ def test_any_cut_of_the_bytes_gives_the_same_answers(chunks: list[int], pieces: 
                 counted = [piece.rstrip(b"\r") for piece in pieces]
                 counted = [piece for piece in counted if piece]
                 good = [number for number, piece in enumerate(counted, 1) if piece in (line(1), line(2))]
-                assert [m["reject"] for m in told if "reject" in m] == [n for n in range(1, len(counted) + 1) if n not in good]
+                assert [m["reject"] for m in told if "reject" in m] == [
+                    n for n in range(1, len(counted) + 1) if n not in good
+                ]
                 assert max([m["ack"] for m in told if "ack" in m], default=0) == len(counted)
                 assert running.log.last == len(good)
 

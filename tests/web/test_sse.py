@@ -179,7 +179,7 @@ async def test_a_reader_behind_retention_is_told_so(site_of: SiteOpener) -> None
         position = site.log.position(0)
         await site.publish(event(1))
         await site.board.save()  # retention takes nothing that the sync states do not cover
-        while site.log.oldest <= 1:  # noqa: ASYNC110 (the log tells nobody)
+        while site.log.oldest <= 1:
             await trio.sleep(0.02)
         async with site.stream("/integrations/events/sse/42", f"Last-Event-ID: {position}\r\n") as reader:
             gap = (await reader.take(2))[1]

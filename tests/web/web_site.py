@@ -206,7 +206,7 @@ class Site:
 
     async def wait_streams(self, count: int) -> None:
         """Wait until that many readers are connected; nothing tells of it, so it is looked at again and again."""
-        while self.hub.streams != count:  # noqa: ASYNC110
+        while self.hub.streams != count:
             await trio.sleep(0.005)
 
 

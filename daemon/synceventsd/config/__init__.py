@@ -14,7 +14,6 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from synceventsd.config.addresses import TcpBind, UnixBind, holds_password, mask_password
 from synceventsd.config.rules import read_secret
-from synceventsd.config.sources import Given, Sections, collect, nearest, one_line, shown, told
 from synceventsd.config.settings import (
     SECTIONS,
     SETTINGS,
@@ -28,6 +27,7 @@ from synceventsd.config.settings import (
     StatusConfig,
     StorageConfig,
 )
+from synceventsd.config.sources import Given, Sections, collect, nearest, one_line, shown, told
 
 __all__ = [
     "SETTINGS",

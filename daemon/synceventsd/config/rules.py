@@ -20,7 +20,7 @@ LONGEST_SOCKET_PATH = 107  # bytes: sun_path less its NUL
 STREAM_EVENTS = frozenset({"connection_established", "keep-alive", "gap"})  # names the streams use for themselves
 
 
-class Refused(ValueError):  # noqa: N818 (a verdict on a value, told as a line; not a fault of the program)
+class Refused(ValueError):
     """A value is not allowed; the text says why, beyond the rule's own `allowed` (may be empty)."""
 
 

@@ -18,5 +18,5 @@ def delay(failures: int, dice: float) -> float:
         failures: at least 1.
         dice: a random number, 0 <= dice < 1.
     """
-    full = min(CAP, FIRST * 2 ** min(failures - 1, 16))
+    full = min(CAP, FIRST * 2.0 ** min(failures - 1, 16))
     return full * (0.5 + dice / 2)

@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import msgspec
 from attrs import frozen
 from msgspec import UNSET, Meta, Raw, UnsetType
+
 from syncevents.events import EVENT_TYPES
 
 U32_MAX: Final = 2**32 - 1
@@ -23,7 +24,7 @@ U32_MAX: Final = 2**32 - 1
 # ours when it reads the log at another stack depth than it accepted the line at. An order has five.
 MAX_DEPTH: Final = 256
 
-# A rejected line's id goes back to the client; longer ones would make a reject larger than the frame limit is meant for.
+# A rejected line's id goes back to the client; a longer one would make a reject as large as a frame.
 MAX_ECHOED_ID: Final = 256
 
 KNOWN_TYPES: Final = frozenset(EVENT_TYPES)

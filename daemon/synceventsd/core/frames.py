@@ -29,15 +29,18 @@ def payload(head: Envelope, seq: int) -> bytes:
     """Return the JSON object that readers get for an event, in one line."""
     business = b"null" if head.business_id is None else b"%d" % head.business_id
     metadata = b"{}" if head.metadata is UNSET else bytes(head.metadata)
-    text = b'{"id":%b,"type":%b,"integration_id":%d,"business_id":%b,"timestamp":%b,"data":%b,"metadata":%b,"seq":%d}' % (
-        _encode(head.id),
-        _encode(head.event_type),
-        head.integration_id,
-        business,
-        _encode(head.timestamp),
-        bytes(head.data),
-        metadata,
-        seq,
+    text = (
+        b'{"id":%b,"type":%b,"integration_id":%d,"business_id":%b,"timestamp":%b,"data":%b,"metadata":%b,"seq":%d}'
+        % (
+            _encode(head.id),
+            _encode(head.event_type),
+            head.integration_id,
+            business,
+            _encode(head.timestamp),
+            bytes(head.data),
+            metadata,
+            seq,
+        )
     )
     # A raw CR can only be white space here (JSON forbids it inside strings), but it would end the line of the stream.
     return text.replace(b"\r", b" ") if b"\r" in text else text

@@ -1,8 +1,8 @@
 """Positions that survive a log being set back: epoch and number.
 
 Every start of the daemon writes a new epoch (random name, first number) before the first append. A number alone means
-nothing after a restore, because the log gives the same numbers out again; an epoch's name is never given out twice. What
-somebody else remembers (the cursor in Redis, a reader's Last-Event-ID) is therefore resolved against the list of epochs.
+nothing after a restore, because the log gives the same numbers out again; an epoch's name is never given out twice.
+What somebody else remembers (the cursor in Redis, a reader's Last-Event-ID) is resolved against the list of epochs.
 """
 
 from __future__ import annotations

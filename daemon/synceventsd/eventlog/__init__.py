@@ -1,7 +1,7 @@
 """The event log: the one durable thing. Only this package touches SQLite.
 
-`store` writes (one connection, one thread at a time), `reader` reads (read-only connections), `committer` turns what the
-connections hand in into group commits, `tail` keeps the newest groups in memory, and `log` is what the other rooms see.
+`store` writes (one connection, one thread at a time), `reader` reads (a read-only connection), `committer` turns what
+publishers hand in into group commits, `tail` keeps the newest groups in memory, and `log` is what the other rooms see.
 """
 
 from synceventsd.eventlog.committer import Lot, Rejected, Source

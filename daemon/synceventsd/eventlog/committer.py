@@ -322,4 +322,6 @@ class Committer:
 
     async def _prune(self, keep_bytes: int) -> int:
         older_than = self.wall_clock() - self.retention.retain_seconds
-        return await self.in_lane(self.store.prune, self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS, RETENTION_BYTES)
+        return await self.in_lane(
+            self.store.prune, self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS, RETENTION_BYTES
+        )

@@ -305,7 +305,9 @@ def _open_store(store: Store) -> None:
         store.open()
         store.begin_epoch()
         store.write_ledger(
-            LedgerEntry(time.time(), "log_damaged", None, None, 0, f"{error}; the old log was moved aside, a new one begun")
+            LedgerEntry(
+                time.time(), "log_damaged", None, None, 0, f"{error}; the old log was moved aside, a new one begun"
+            )
         )
         return
     except StorageUnavailable as error:

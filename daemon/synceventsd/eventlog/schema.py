@@ -1,8 +1,8 @@
 """The log's tables, and how a connection to them is opened. A change of the tables is a new number here.
 
 SQLite before 3.51.3 can corrupt a WAL database when one connection checkpoints while another commits
-(sqlite.org/wal.html, "the WAL-reset bug"). So one connection does all writes and all checkpoints, and every other one is
-opened read-only.
+(sqlite.org/wal.html, "the WAL-reset bug"). So one connection does all writes and all checkpoints, and every other one
+is opened read-only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ APPLICATION_ID: Final = 0x53594556  # "SYEV", so that file(1) and we know the fi
 SCHEMA_VERSION: Final = 1
 
 # `lines` is the last column, so that SQLite need not read the overflow pages of the text to reach the others.
-# `bytes_before` counts all the text from the log's beginning: sizes of any range are then one subtraction, never a scan.
+# `bytes_before` adds up the text from the log's beginning: the size of any range is one subtraction, never a scan.
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE epoch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, first INTEGER NOT NULL);
@@ -91,4 +91,6 @@ def connect_writer(path: Path, durability: Durability) -> sqlite3.Connection:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open a connection that cannot write."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=1)
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=1
+    )

@@ -11,7 +11,7 @@ import uuid
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -159,19 +159,16 @@ class Store:
     def close(self) -> None:
         """Check everything in and close; never raises, because what is committed is durable already."""
         if self._db is not None:
-            try:
+            with suppress(StorageUnavailable, LogDamaged):
                 self._checkpoint("TRUNCATE")
-            except (StorageUnavailable, LogDamaged):
-                pass
             self._disconnect()
 
     def _disconnect(self) -> None:
         db, self._db = self._db, None
         if db is not None:
-            try:
+            # The descriptor is gone either way, and nothing was promised about what was not committed.
+            with suppress(sqlite3.Error):
                 db.close()
-            except sqlite3.Error:
-                pass  # the descriptor is gone either way, and nothing was promised about what was not committed
 
     # Writing
 

@@ -183,7 +183,7 @@ def connect(config: RedisConfig, log_id: str) -> Session:
 
 
 def _wire_to(url: str, password: str | None, timeout: float) -> _Wire:
-    options = parse_url(url)
+    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     kind: Callable[..., Any] = options.pop("connection_class", Connection)
     if password is not None:
         options["password"] = password
@@ -198,7 +198,7 @@ def _wire_to(url: str, password: str | None, timeout: float) -> _Wire:
     }
     wire = kind(**options)
     if isinstance(wire, UnixDomainSocketConnection):
-        wire.port = None  # redis-py asks a Unix connection for it when connecting times out, and falls over
+        wire.port = None  # type: ignore[attr-defined]  # redis-py asks a Unix connection for it when connecting times out, and falls over
     return cast(_Wire, wire)
 
 
