@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 from attrs import define, field
 
 from synceventsd import systemd
 from synceventsd.accounts import group_id
-from synceventsd.config import Config, concerns, read_secret
+from synceventsd.config import Config, RedisConfig, concerns, read_secret
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog.committer import Retention
-from synceventsd.forwarder import ForwarderState, forward
+from synceventsd.forwarder_state import ForwarderState
 from synceventsd.hub import Hub
 from synceventsd.intake import Intake
 from synceventsd.logs import get_logger
@@ -78,8 +78,6 @@ async def serve(
         downstream.start_soon(stop.receive_signals)
         downstream.start_soon(board.save_for_ever, name="status")
         downstream.start_soon(keep_watchdog, eventlog, name="watchdog")
-        if state is not None:
-            downstream.start_soon(forward, eventlog, config.redis, state, name="forwarder")
         async with trio.open_nursery() as web:
             http: list[str] = []
             if config.http.bind is not None:
@@ -96,6 +94,8 @@ async def serve(
             async with trio.open_nursery() as upstream:
                 await upstream.start(intake.serve, listener, intake_stop, name="intake")
                 announce(config, eventlog, http)
+                if state is not None:
+                    downstream.start_soon(forward_to_redis, eventlog, config.redis, state, name="forwarder")
                 await stop.first.wait()
                 systemd.notify_stopping()
                 log.info("daemon.stopping", grace=config.shutdown.grace)
@@ -160,6 +160,21 @@ def announce(config: Config, eventlog: EventLog, http: Sequence[str]) -> None:
         last=eventlog.last,
     )
     systemd.notify_ready(f"Ready; newest event {eventlog.last}")
+
+
+async def forward_to_redis(eventlog: EventLog, config: RedisConfig, state: ForwarderState) -> NoReturn:
+    """Forward for ever; see `forwarder.forward`.
+
+    Imported here, when publishers are served already: redis-py takes as long to load as all the rest of the start.
+    """
+
+    def load() -> Callable[[EventLog, RedisConfig, ForwarderState], Awaitable[NoReturn]]:
+        from synceventsd.forwarder import forward
+
+        return forward
+
+    forward = await trio.to_thread.run_sync(load)
+    await forward(eventlog, config, state)
 
 
 async def drain(eventlog: EventLog, state: ForwarderState) -> None:

@@ -12,7 +12,7 @@ from attrs import asdict, define, field
 from syncevents._version import __version__
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.eventlog import EventLog
-from synceventsd.forwarder import ForwarderState, RedisState
+from synceventsd.forwarder_state import ForwarderState, RedisState
 from synceventsd.hub import Hub
 from synceventsd.intake import Intake
 from synceventsd.status import StatusBoard

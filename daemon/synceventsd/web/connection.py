@@ -139,8 +139,6 @@ class Connection(TCPServer):
         except trio.Cancelled:
             self._cut()
             raise
-        if self._gone:
-            await self.protocol.handle(Closed())
 
     async def _send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -193,9 +191,13 @@ class Connection(TCPServer):
             self._socket.shutdown(socket.SHUT_WR)
 
     def _cut(self) -> None:
-        """Close the socket now. On TCP with a reset, else the kernel would go on trying to deliver what waits."""
+        """Close the socket now, and cancel all that is done for it.
+
+        On TCP with a reset, else the kernel would go on trying to deliver what waits. Closing alone would not do: while
+        a pipelined request waits for its turn nobody reads the socket, so nobody would see it closed.
+        """
         self._gone = self._closing = True
-        self._answered.set()
+        self._patience.cancel()
         with suppress(OSError):  # it is closed already
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
