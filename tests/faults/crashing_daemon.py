@@ -1,14 +1,14 @@
-"""The daemon, but for one thing: it kills itself with SIGKILL at the n-th passage of the point named in CRASH_POINT."""
+"""The daemon, but for one thing: it kills itself with SIGKILL, or hangs, at the n-th passage of CRASH_POINT."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
 from synceventsd.__main__ import main
-from synceventsd.eventlog.committer import Committer
 from synceventsd.eventlog.store import Store
 from synceventsd.redis_sink.link import Link
 
@@ -22,11 +22,11 @@ def crash() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(owner: type, name: str) -> None:
+def before(owner: type, name: str, harm: Callable[..., None] = crash, *details: Any) -> None:
     real: Callable[..., Any] = getattr(owner, name)
 
     def patched(*args: Any, **options: Any) -> Any:
-        crash()
+        harm(*details)
         return real(*args, **options)
 
     setattr(owner, name, patched)
@@ -70,5 +70,6 @@ elif point == "in a checkpoint":
     after(Store, "checkpoint_if_due")
 elif point == "while sync states are saved":
     after(Store, "save_syncs")
-assert point == "" or Committer is not None
+elif point == "the writer hangs":
+    before(Store, "append", time.sleep, 3600)
 main()

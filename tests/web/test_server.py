@@ -15,9 +15,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 from web_site import LIMIT, Site, SiteOpener, event, read_all
 
-from synceventsd.config import HttpConfig, TcpBind, UnixBind
+from synceventsd.config import Config, HttpConfig, TcpBind, UnixBind
 from synceventsd.core.errors import StartupError
 from synceventsd.web import connection as connection_module
+from synceventsd.web import serve_web
 from synceventsd.web import server as server_module
 from synceventsd.web.server import serve
 
@@ -347,6 +348,14 @@ async def test_a_socket_from_systemd_is_used_as_it_is() -> None:
         handed.listen()
         port = handed.getsockname()[1]
         assert await bound(TcpBind("127.0.0.1", 1), [handed]) == [f"http://127.0.0.1:{port}"]
+
+
+async def test_a_socket_from_systemd_that_others_can_reach_needs_a_key() -> None:
+    nothing: Any = None
+    with socket.socket() as handed:
+        handed.bind(("0.0.0.0", 0))
+        with pytest.raises(StartupError, match=r"http\.token_secret_file = none"):
+            await serve_web(Config(), nothing, nothing, nothing, None, [handed], trio.Event())
 
 
 async def test_a_restart_on_the_same_port_does_not_wait_for_old_connections(site_of: SiteOpener) -> None:

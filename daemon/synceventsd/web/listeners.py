@@ -6,6 +6,7 @@ Every fault is told as the setting, its value and what to do about it.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,11 @@ def listening(
             sock.close()
         if ours is not None:
             remove_socket(ours, inode)
+
+
+def is_local(sock: socket.socket) -> bool:
+    """Return whether only this machine can reach what listens there."""
+    return sock.family == socket.AF_UNIX or ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def addresses(sockets: Sequence[socket.socket]) -> list[str]:
