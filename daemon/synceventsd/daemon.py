@@ -34,6 +34,7 @@ from synceventsd.status import StatusBoard
 log = get_logger("daemon")
 
 DRAIN_POLL: Final = 0.02  # seconds between two looks at how far Redis is, while the daemon stops
+SALVAGE_STEP: Final = 60  # seconds that systemd grants to the start at each sign of progress in salvaging a damaged log
 LAST_WRITES: Final = 2.0  # seconds for the mark and the sync states at the end; both can be worked out again
 
 
@@ -50,7 +51,13 @@ async def run(config: Config) -> None:
     storage = config.storage
     retention = Retention(storage.max_bytes, storage.retain_bytes, storage.retain_seconds)
     forwarding = config.redis.url is not None
-    async with open_log(storage.state_dir, storage.durability, retention, forwarding=forwarding) as eventlog:
+    async with open_log(
+        storage.state_dir,
+        storage.durability,
+        retention,
+        forwarding=forwarding,
+        on_progress=partial(systemd.notify_still_starting, SALVAGE_STEP),
+    ) as eventlog:
         board = StatusBoard(eventlog, config.status.stalled_after)
         await board.catch_up()
         async with listening(config, handed.get("ingest")) as listener, trio.open_nursery() as writer:

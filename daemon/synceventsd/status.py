@@ -44,8 +44,9 @@ class StatusBoard:
 
     async def catch_up(self) -> None:
         """Load what was saved and fold what came after it; then follow the log. Call it once, before anything else."""
-        self.upto, saved = await self._log.load_syncs()
-        self._saved_upto = self.upto
+        saved_upto, saved = await self._log.load_syncs()
+        # What was saved may reach beyond a log that lost its end to damage: the next events have those numbers again.
+        self.upto = self._saved_upto = min(saved_upto, self._log.last)
         for text in saved:
             self._keep(_decoder.decode(text))
         while self.upto < self._log.last:

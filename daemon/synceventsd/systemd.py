@@ -27,6 +27,11 @@ def notify_stopping(*, environ: Mapping[str, str] = os.environ) -> bool:
     return _notify("STOPPING=1", environ)
 
 
+def notify_still_starting(seconds: int, *, environ: Mapping[str, str] = os.environ) -> bool:
+    """The start goes on and may take that many more seconds; False when nobody listens."""
+    return _notify(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000}", environ)
+
+
 def notify_watchdog(*, environ: Mapping[str, str] = os.environ) -> bool:
     """The daemon makes progress; False when nobody listens."""
     return _notify("WATCHDOG=1", environ)

@@ -1,4 +1,4 @@
-"""Clients that do anything at all, many at once: nobody is hurt, nothing is logged as a fault, nothing is left behind."""
+"""Clients that do anything at all, many at once: nobody is hurt, no fault is logged, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import socket
 import pytest
 import trio
 from web_site import Site, SiteOpener, event
-
-from synceventsd.core.errors import StorageUnavailable
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -80,21 +78,6 @@ async def test_clients_that_do_anything_hurt_nobody_and_leave_nothing(
         await site.wait_streams(0)
         await site.shut()
     assert "Traceback" not in capsys.readouterr().out
-
-
-async def test_a_log_that_cannot_be_read_is_a_503_that_may_pass(
-    site_of: SiteOpener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with site_of() as site, site.http() as http:
-
-        async def unreadable(*_: object) -> int:
-            raise StorageUnavailable("the disk is away")
-
-        monkeypatch.setattr(type(site.log), "replay_start", unreadable)
-        answer = await http.get("/integrations/events/sse/42")
-        assert (answer.status_code, answer.json()["success"]) == (503, False)
-        assert "retry-after" in answer.headers
-        assert site.hub.streams == 0
 
 
 async def test_a_reset_behind_a_pipelined_request_ends_the_connection(site_of: SiteOpener) -> None:

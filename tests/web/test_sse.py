@@ -10,6 +10,7 @@ import pytest
 import trio
 from web_site import Site, SiteOpener, event
 
+from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog.committer import Retention
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -255,3 +256,18 @@ async def test_closing_the_hub_ends_every_stream_cleanly(site_of: SiteOpener) ->
         assert (await site.exchange(b"GET /integrations/events/sse/42 HTTP/1.0\r\nHost: localhost\r\n\r\n")).startswith(
             b"HTTP/1.1 503"
         )
+
+
+async def test_a_log_that_cannot_be_read_is_a_503_that_may_pass(
+    site_of: SiteOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site_of() as site, site.http() as http:
+
+        async def unreadable(*_: object) -> int:
+            raise StorageUnavailable("the disk is away")
+
+        monkeypatch.setattr(type(site.log), "replay_start", unreadable)
+        answer = await http.get("/integrations/events/sse/42")
+        assert (answer.status_code, answer.json()["success"]) == (503, False)
+        assert "retry-after" in answer.headers
+        await site.wait_streams(0)

@@ -24,6 +24,7 @@ class Screen:
         self._live = self.is_terminal and os.environ.get("TERM") != "dumb"
         self._colours = self._live and "NO_COLOR" not in os.environ
         self._progress = ""
+        self._drawn = False
         self._written_at = time.monotonic()
 
     @property
@@ -46,10 +47,10 @@ class Screen:
 
     def error(self, text: str) -> None:
         """Write a line to standard error."""
-        if self._live:
-            sys.stdout.write("\r\x1b[K")
-            sys.stdout.flush()
+        shown, self._progress = self._progress, ""
+        self._write("")
         click.echo(text, err=True)
+        self._progress = shown
 
     def progress(self, text: str) -> None:
         """Say how far it is: in place on a terminal, else as a line now and then."""
@@ -69,8 +70,9 @@ class Screen:
         self._write("")
 
     def _write(self, text: str) -> None:
-        if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            text = f"\r\x1b[K{text}{self._progress[:width]}"
-        sys.stdout.write(text)
+        """Write lines, and the progress below them where it is shown."""
+        clear = "\r\x1b[K" if self._drawn else ""
+        self._drawn = bool(self._progress)
+        below = self._progress[: shutil.get_terminal_size().columns - 1] if self._drawn else ""
+        sys.stdout.write(f"{clear}{text}{below}")
         sys.stdout.flush()

@@ -71,7 +71,7 @@ def describe(seen: Seen) -> str:
         text = f"{data.get('order_number') or '?':<7} {data.get('reason')}"
     elif seen.event_type in SHORT_NAMES:
         amount = f"{data.get('total_amount', '')} {data.get('currency', '')}"
-        text = f"{data.get('order_number') or '?':<7} {amount:>12}  {data.get('status')}"
+        text = f"{data.get('order_number') or '?':<7} {amount:>12}  {data.get('status', '')}"
     else:
         text = ""
     return f"{name} {text:<54} {delay}"

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 
 from synceventsd.core import backoff
 from synceventsd.core.envelope import Envelope, Fault
-from synceventsd.core.errors import StorageUnavailable
+from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.model import Group
 from synceventsd.eventlog.store import Commit, ProducerCount, RejectRow, Store
 from synceventsd.logs import get_logger
@@ -257,6 +257,10 @@ class Committer:
                 self._fail(error)
                 await trio.sleep(backoff.delay(failures, 0.5))
                 self.beat = trio.current_time()
+            except LogDamaged as error:
+                log.error("log.damaged", reason=str(error), effect="the daemon ends; its next start salvages the log")
+                await self.in_lane(self.store.suspect)
+                raise
             else:
                 break
             if await self._reopen() and commit.groups and self.store.last >= commit.groups[-1].last:

@@ -19,13 +19,16 @@ from synceventsd.core.model import Group
 from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, open_reader
-from synceventsd.eventlog.schema import FILE_NAME, Durability
+from synceventsd.eventlog.salvage import Salvaged, move_aside, salvage
+from synceventsd.eventlog.schema import Durability
 from synceventsd.eventlog.store import Commit, LedgerEntry, Store, store_in
 from synceventsd.eventlog.tail import Tail
 from synceventsd.logs import get_logger
 
 log = get_logger("eventlog")
 T = TypeVar("T")
+
+MAX_RANGES_TOLD: Final = 100  # of what damage cost, a ledger entry each; the sum stands in one more
 
 READ_BYTES: Final = 256 * 1024  # how much text one read from the disk brings: a short slice, a few chunks for a reader
 
@@ -251,6 +254,17 @@ class EventLog:
         return await trio.to_thread.run_sync(work, *args, limiter=self._reading)
 
 
+def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the ranges of numbers sorted, and joined where they touch."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
+
+
 @asynccontextmanager
 async def open_log(
     state_dir: Path,
@@ -259,8 +273,12 @@ async def open_log(
     *,
     forwarding: bool,
     wall_clock: Callable[[], float] = time.time,
+    on_progress: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[EventLog]:
     """Open the log of a state directory, alone; close it last.
+
+    A damaged log is moved aside and what reads of it carried over, which takes its time: `on_progress` is called,
+    from a thread, while it goes on.
 
     Raises:
         StartupError: the directory cannot be used, or another daemon uses it.
@@ -268,7 +286,7 @@ async def open_log(
     lock = _lock(state_dir)
     store = store_in(state_dir, durability)
     try:
-        await trio.to_thread.run_sync(_open_store, store)
+        await trio.to_thread.run_sync(_open_store, store, on_progress)
         reader = open_reader(store.path)
         try:
             yield EventLog(store, reader, retention, wall_clock, forwarding)
@@ -297,31 +315,49 @@ def _lock(state_dir: Path) -> int:
     return lock
 
 
-def _open_store(store: Store) -> None:
+def _open_store(store: Store, on_progress: Callable[[], object]) -> None:
     try:
-        store.open()
+        _begin(store)
     except LogDamaged as error:
-        _move_aside(store.path, error)
-        store.open()
-        store.begin_epoch()
-        store.write_ledger(
-            LedgerEntry(
-                time.time(), "log_damaged", None, None, 0, f"{error}; the old log was moved aside, a new one begun"
-            )
-        )
-        return
+        _recover(store, error, on_progress)
     except StorageUnavailable as error:
-        raise StartupError(f"storage.state_dir = {store.path.parent}: the log cannot be opened: {error}") from error
+        raise _cannot_open(store, error) from error
+
+
+def _begin(store: Store) -> None:
+    store.open()
     store.begin_epoch()
 
 
-def _move_aside(path: Path, why: LogDamaged) -> None:
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    for suffix in ("", "-wal", "-shm"):
-        part = Path(f"{path}{suffix}")
-        if part.exists():
-            part.rename(f"{path}.damaged-{stamp}{suffix}")
-    log.error("log.damaged", reason=str(why), moved_to=f"{path}.damaged-{stamp}")
+def _recover(store: Store, damage: LogDamaged, on_progress: Callable[[], object]) -> None:
+    """Begin a new log with what still reads of the damaged one, and write down what does not."""
+    store.disconnect()
+    aside = move_aside(store.path)
+    log.error("log.damaged", reason=str(damage), moved_to=str(aside))
+    try:
+        saved = _salvage_or_begin(aside, store, on_progress)
+        _begin(store)
+        detail = f"{damage}; the file was moved to {aside.name}, {saved.events} events were carried over"
+        lost = merged(saved.lost)
+        store.write_ledger(LedgerEntry(time.time(), "log_damaged", None, None, sum(b - a + 1 for a, b in lost), detail))
+        for first, last in lost[:MAX_RANGES_TOLD]:
+            store.write_ledger(LedgerEntry(time.time(), "log_damaged", first, last, last - first + 1, "does not read"))
+    except (StorageUnavailable, LogDamaged) as error:
+        raise _cannot_open(store, error) from error
+    log.warning(
+        "log.salvaged", events=saved.events, lost=sum(b - a + 1 for a, b in lost), ranges=lost[:MAX_RANGES_TOLD]
+    )
 
 
-__all__ = ["FILE_NAME", "EventLog", "LogStatistics", "Retention", "Slice", "open_log"]
+def _salvage_or_begin(aside: Path, store: Store, on_progress: Callable[[], object]) -> Salvaged:
+    try:
+        return salvage(aside, store.path, store.durability, on_progress)
+    except LogDamaged:  # nothing of it reads: not even that it is a database
+        return Salvaged()
+
+
+def _cannot_open(store: Store, error: Exception) -> StartupError:
+    return StartupError(f"storage.state_dir = {store.path.parent}: the log cannot be opened: {error}")
+
+
+__all__ = ["EventLog", "LogStatistics", "Retention", "Slice", "open_log"]

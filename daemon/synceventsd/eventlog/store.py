@@ -22,6 +22,8 @@ from synceventsd.core.model import Group
 from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
 from synceventsd.eventlog.schema import FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
 
+SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with it
+
 # A producer that sends only rubbish must not fill the disk with explanations of it.
 MAX_REJECTS_KEPT: Final = 20_000
 
@@ -101,6 +103,8 @@ class Store:
             LogDamaged: it is not a log of ours, or its newest group does not read.
             StorageUnavailable: it cannot be opened now.
         """
+        if self._suspect.exists():
+            raise LogDamaged("an earlier run met damage while writing")
         with translated():
             self._db = connect_writer(self.path, self.durability)
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -149,9 +153,17 @@ class Store:
         self.log_id = log_id
         self.epochs = Epochs((*self.epochs.items, Epoch(name, self.last + 1)))
 
+    @property
+    def _suspect(self) -> Path:
+        return self.path.with_name(f"{self.path.name}{SUSPECT_SUFFIX}")
+
+    def suspect(self) -> None:
+        """Have the next start salvage the log: damage was met that a look at its end would not show."""
+        self._suspect.touch()
+
     def reopen(self) -> None:
         """Open the file again after a failure; what the failed transaction left is read anew."""
-        self._disconnect()
+        self.disconnect()
         self.open()
         if not self.epochs.items:
             self.begin_epoch()
@@ -161,9 +173,10 @@ class Store:
         if self._db is not None:
             with suppress(StorageUnavailable, LogDamaged):
                 self._checkpoint("TRUNCATE")
-            self._disconnect()
+            self.disconnect()
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Close the connection and nothing else."""
         db, self._db = self._db, None
         if db is not None:
             # The descriptor is gone either way, and nothing was promised about what was not committed.

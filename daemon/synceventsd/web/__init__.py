@@ -40,7 +40,7 @@ async def serve_web(
         task_status: gets the addresses once connections are accepted.
 
     Raises:
-        StartupError: `http.bind` cannot be used, or a socket from systemd is open to other machines and no key is set.
+        StartupError: `http.bind` cannot be used, or other machines can reach systemd's socket and there is no key.
     """
     # Here and not above: Quart takes longer to import than all the rest of the daemon.
     from synceventsd.core.errors import StartupError
@@ -51,8 +51,8 @@ async def serve_web(
     open_to_others = [sock for sock in handed or () if not is_local(sock)]
     if open_to_others and secret is None:
         raise StartupError(
-            f"http.token_secret_file = none: systemd hands over {addresses(open_to_others)[0]}, which other machines can "
-            "reach; set that file, or listen on a loopback address"
+            f"http.token_secret_file = none: systemd hands over {addresses(open_to_others)[0]}, which other machines "
+            "can reach; set that file, or listen on a loopback address"
         )
     app = create_app(hub, board, report, config.http, None if secret is None else secret.encode())
     await serve(app, config.http, handed, stop=stop, grace=config.shutdown.grace, task_status=task_status)
