@@ -6,6 +6,7 @@ intake ends first, then the streams and the way to Redis, and the log's writer l
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ from synceventsd.logs import get_logger
 from synceventsd.report import Report
 from synceventsd.sockets import bind_unix, remove_socket
 from synceventsd.status import StatusBoard
+from synceventsd.web import serve_web
 
 log = get_logger("daemon")
 
@@ -88,16 +90,9 @@ async def serve(
         async with trio.open_nursery() as web:
             http: list[str] = []
             if config.http.bind is not None:
-                # Imported here: half of the time to ready, which a daemon without HTTP need not wait for.
-                from synceventsd.web.routes import create_app
-                from synceventsd.web.server import serve as serve_http
-
                 file = config.http.token_secret_file
-                app = create_app(hub, board, report, config.http, None if file is None else read_secret(file).encode())
-                grace = config.shutdown.grace
-                http = await web.start(
-                    partial(serve_http, app, config.http, web_sockets, stop=web_stop, grace=grace), name="web"
-                )
+                secret = None if file is None else read_secret(file)
+                http = await web.start(serve_web, config, hub, board, report, secret, web_sockets, web_stop, name="web")
             async with trio.open_nursery() as upstream:
                 await upstream.start(intake.serve, listener, intake_stop, name="intake")
                 announce(config, eventlog, http)
@@ -156,7 +151,9 @@ async def listening(config: Config, handed: list[socket.socket] | None) -> Async
 
 
 def announce(config: Config, eventlog: EventLog, http: Sequence[str]) -> None:
-    """Say that the daemon is ready, to the log and to systemd."""
+    """Say that the daemon is ready, to the log and to systemd; what is loaded by now stays for good."""
+    gc.freeze()
+    gc.enable()
     log.info(
         "daemon.ready",
         socket=str(config.ingest.socket),
