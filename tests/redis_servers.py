@@ -26,6 +26,7 @@ from attrs import define, field
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+FAREWELL: Final = "tests:farewell"  # a channel that ends the subscriber
 CHANNEL: Final = "probability:integrations:orders:sync:events"
 PATIENCE: Final = 30.0  # seconds; only a test that fails ever waits so long
 
@@ -184,22 +185,27 @@ class Subscriber:
 
     def run(self) -> None:
         while not self._ending.is_set():
-            with self.server.client(socket_timeout=PATIENCE, **self.options) as client, suppress(redis.RedisError):
+            # No timeout: redis-py would give up in the middle of a message of a server that is paused there.
+            with self.server.client(socket_timeout=None, **self.options) as client, suppress(redis.RedisError):
                 self._listen(client.pubsub())
             self.subscribed.clear()
             time.sleep(0.01)
 
     def end(self) -> None:
+        """Have it end at the next message, and send that; to be repeated, as it may be reconnecting just now."""
         self._ending.set()
+        with suppress(redis.RedisError):
+            self.server.run("PUBLISH", FAREWELL, "", **self.options)
 
     def _listen(self, pubsub: Any) -> None:
         with pubsub:
-            pubsub.subscribe(self.channel)
-            while not self._ending.is_set():
-                message = pubsub.get_message(timeout=0.05)
-                if message is not None and message["type"] == "subscribe":
+            pubsub.subscribe(FAREWELL, self.channel)
+            for message in pubsub.listen():
+                if self._ending.is_set():
+                    return
+                if message["type"] == "subscribe" and message["channel"].decode() == self.channel:
                     self.subscribed.set()
-                elif message is not None:
+                elif message["type"] == "message":
                     self.heard.append(message["data"])
 
 
@@ -213,8 +219,9 @@ def subscriber(server: RedisServer, channel: str = CHANNEL, **options: Any) -> I
         assert listener.subscribed.wait(PATIENCE), "the subscription was not confirmed"
         yield listener
     finally:
-        listener.end()
-        thread.join()
+        while thread.is_alive():
+            listener.end()
+            thread.join(0.05)
 
 
 @define(eq=False)

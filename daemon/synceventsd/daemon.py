@@ -184,7 +184,7 @@ async def forward_to_redis(eventlog: EventLog, config: RedisConfig, state: Forwa
 async def drain(eventlog: EventLog, state: ForwarderState) -> None:
     """Wait until Redis has everything, or does not answer: the buffer then waits for the next start."""
     # Two owners that know nothing of each other are looked at, for the last moments only: a poll is the plainest way.
-    while eventlog.forwarded < eventlog.last and state.connected:  # noqa: ASYNC110
+    while eventlog.forwarded < eventlog.last and not state.failures:  # noqa: ASYNC110
         await trio.sleep(DRAIN_POLL)
 
 

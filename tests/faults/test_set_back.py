@@ -68,6 +68,7 @@ def test_a_publisher_whose_acks_the_log_has_forgotten_goes_on_as_a_new_producer(
         with Publisher(daemon.socket) as events:
             events.publish_envelope(envelope(1, 0))
             events.flush(timeout=30)
+            eventually(lambda: len(channel.heard) == 1, "it is out")
             assert daemon.stop() == 0
             shutil.copytree(daemon.state, older)
             daemon.start()
