@@ -60,6 +60,8 @@ class Supply:
         lines = cut(self._read, after, count)
         if lines:
             return lines
+        if not self._read and after + 1 < self.events.oldest:
+            return Hole(after + 1, self.events.oldest - 1, None)
         if not self._read:
             return Unreadable(f"event {after + 1} is neither there nor gone")
         return Hole(after + 1, self._read[0].first - 1, None)

@@ -54,8 +54,8 @@ class Report:
             "redis": self._redis(),
             "events": {
                 "accepted": log.last,
-                "rejected": sum(intake.rejected.values()),
-                "rejected_by_code": intake.rejected,
+                "rejected": sum(self._rejected().values()),
+                "rejected_by_code": self._rejected(),
                 "forwarded": 0 if self._forwarding is None else log.forwarded,
             },
             "waiting": await self._waiting(log.last - log.forwarded),
@@ -73,6 +73,11 @@ class Report:
             "syncs_in_progress": self._board.running(),
             "ledger": await self._ledger(),
         }
+
+    def _rejected(self) -> dict[str, int]:
+        """Return how many lines were not stored since the start, by code: what intake and what the committer refused."""
+        full = self._log.committer.rejected_full
+        return self._intake.statistics().rejected | ({"buffer_full": full} if full else {})
 
     def _redis(self) -> dict[str, Any]:
         if self._forwarding is None:
@@ -131,7 +136,7 @@ class Report:
         rejected = CounterMetricFamily(
             "synceventsd_events_rejected", "Lines not stored since the start, by the contract's code.", labels=["code"]
         )
-        for code, count in (intake.rejected | {"buffer_full": self._log.committer.rejected_full}).items():
+        for code, count in self._rejected().items():
             rejected.add_metric((code,), count)
         yield rejected
         gauges = (

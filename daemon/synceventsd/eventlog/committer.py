@@ -29,6 +29,7 @@ MAX_GROUP_BYTES: Final = 512 * 1024
 
 # What may wait for the next commit, over all connections; past that, connections stop reading. 0.1 s at full speed.
 MAX_PENDING_BYTES: Final = 8 * 2**20
+LINE_OVERHEAD: Final = 400  # bytes that a line takes in memory beside its text: the decoded envelope, or the reject
 
 UPKEEP_EVERY: Final = 1.0  # seconds: how soon the mark is saved and retention looked at when nothing is published
 UPKEEP_AGAIN: Final = 0.02  # seconds: how soon the next slice is deleted when there is more
@@ -63,7 +64,10 @@ class Source(Protocol):
 
 @define(eq=False)
 class Lot:
-    """What a connection hands in at once: lines `first` to `upto`, each either an event or a reject."""
+    """What a connection hands in at once: lines `first` to `upto`, each either an event or a reject.
+
+    `size` is the text of the events.
+    """
 
     source: Source
     first: int
@@ -72,6 +76,11 @@ class Lot:
     heads: list[Envelope]
     rejects: list[Rejected]
     size: int
+
+    @property
+    def cost(self) -> int:
+        """Return about how much memory it takes until it is settled."""
+        return self.size + LINE_OVERHEAD * (self.upto - self.first + 1)
 
 
 @define(eq=False)
@@ -138,6 +147,7 @@ class Committer:
     _pending_bytes: int = field(default=0, init=False)
     _in_flight: list[Lot] = field(factory=list, init=False)
     _seen: dict[str, tuple[int, int]] = field(factory=dict, init=False)
+    _present: dict[str, tuple[int, int]] = field(factory=dict, init=False)
     _work: trio.Event = field(factory=trio.Event, init=False)
     _landed: trio.Event = field(factory=trio.Event, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
@@ -148,7 +158,7 @@ class Committer:
     def hand_in(self, lot: Lot) -> None:
         """Queue a lot for the next commit; `lot.source.settled` is called when it is durable."""
         self._pending.append(lot)
-        self._pending_bytes += lot.size
+        self._pending_bytes += lot.cost
         self._work.set()
 
     async def wait_room(self) -> None:
@@ -163,7 +173,7 @@ class Committer:
         """
         kept = [lot for lot in self._pending if lot.source.producer != producer]
         self._pending = kept
-        self._pending_bytes = sum(lot.size for lot in kept)
+        self._pending_bytes = sum(lot.cost for lot in kept)
         while any(lot.source.producer == producer for lot in self._in_flight):
             await self._landed.wait()
 
@@ -178,13 +188,27 @@ class Committer:
             await self._landed.wait()
 
     def greet(self, producer: str, uid: int, acked: int) -> None:
-        """Note that a producer said hello; saved with the next commit."""
-        self._seen[producer] = (uid, acked)
+        """Note that a producer said hello; saved with the next commit. It counts as seen until it leaves."""
+        self._seen[producer] = self._present[producer] = (uid, acked)
         self._work.set()
 
+    def leave(self, producer: str) -> None:
+        """Note that a producer's connection is gone."""
+        self._present.pop(producer, None)
+
     async def in_lane(self, work: Callable[..., T], *args: Any) -> T:
-        """Run one of the store's methods in the writer's lane; never abandoned, so it is done or not begun."""
-        return await trio.to_thread.run_sync(partial(work, *args), limiter=self._lane)
+        """Run one of the store's methods in the writer's lane; never abandoned, so it is done or not begun.
+
+        Raises:
+            StorageUnavailable: it could not be done now.
+            LogDamaged: it met damage; the next start will salvage the log, so this one has to end.
+        """
+        try:
+            return await trio.to_thread.run_sync(partial(work, *args), limiter=self._lane)
+        except LogDamaged as error:
+            log.error("log.damaged", reason=str(error), effect="the daemon ends; its next start salvages the log")
+            await trio.to_thread.run_sync(self.store.suspect, limiter=self._lane)
+            raise
 
     @property
     def pending_bytes(self) -> int:
@@ -247,35 +271,48 @@ class Committer:
         )
 
     async def _write(self, commit: Commit) -> None:
-        """Write the commit, for as long as it takes; what failed is told once, and once when it works again."""
+        def is_in() -> bool:
+            return bool(commit.groups) and self.store.last >= commit.groups[-1].last
+
+        # A transaction that reported an error may be in the file after all; after the reopening it is durable.
+        await self._insist(self.store.append, commit, unless=is_in)
+
+    async def _insist(self, work: Callable[..., T], *args: Any, unless: Callable[[], bool] = lambda: False) -> T | None:
+        """Have the store do something, for as long as it takes; what fails is told once, and once when it works again.
+
+        Args:
+            work: a method of the store.
+            args: for it.
+            unless: asked after each reopening; true when there is nothing left to do, and None is returned.
+        """
         failures = 0
-        while True:
+        answer: T | None = None
+        while failures == 0 or not unless():
             try:
-                await self.in_lane(self.store.append, commit)
+                answer = await self.in_lane(work, *args)
             except StorageUnavailable as error:
-                failures += 1
                 self._fail(error)
-                await trio.sleep(backoff.delay(failures, 0.5))
-                self.beat = trio.current_time()
-            except LogDamaged as error:
-                log.error("log.damaged", reason=str(error), effect="the daemon ends; its next start salvages the log")
-                await self.in_lane(self.store.suspect)
-                raise
+                failures = await self._reopen(failures + 1)
             else:
                 break
-            if await self._reopen() and commit.groups and self.store.last >= commit.groups[-1].last:
-                break  # the transaction that reported an error is in the file after all, and durable by now
         if self.failing is not None:
             self.failing = None
             log.info("storage.recovered", failures=failures)
+            self._land()  # connections that wait for room wait for this too
+        return answer
 
-    async def _reopen(self) -> bool:
-        try:
-            await self.in_lane(self.store.reopen)
-        except StorageUnavailable as error:
-            self._fail(error)
-            return False
-        return True
+    async def _reopen(self, failures: int) -> int:
+        """Open the file again, however often it takes; return how many failures there were."""
+        while True:
+            await trio.sleep(backoff.delay(failures, 0.5))
+            self.beat = trio.current_time()
+            try:
+                await self.in_lane(self.store.reopen)
+            except StorageUnavailable as error:
+                failures += 1
+                self._fail(error)
+            else:
+                return failures
 
     def _fail(self, error: StorageUnavailable) -> None:
         if self.failing is None:
@@ -290,7 +327,7 @@ class Committer:
 
     async def _is_full(self, size: int) -> bool:
         while self.store.used + size > self.retention.max_bytes:
-            if not await self._prune(keep_bytes=0):
+            if not await self._insist(self.store.prune, *self._prunable(keep_bytes=0)):
                 return True
         return False
 
@@ -312,20 +349,26 @@ class Committer:
         now = self.wall_clock()
         pruned = 0
         try:
-            pruned = await self._prune(self.retention.retain_bytes)
+            pruned = await self.in_lane(self.store.prune, *self._prunable(self.retention.retain_bytes))
             if now - self._forgot_at > FORGET_EVERY:
-                await self.in_lane(self.store.forget_producers, now - PRODUCER_MEMORY)
                 self._forgot_at = now
+                self._seen.update(self._present)  # who is connected is seen, however silent
+                await self._write(self._commit_of(()))
+                await self.in_lane(self.store.forget_producers, now - PRODUCER_MEMORY)
             await self.in_lane(partial(self.store.checkpoint_if_due, idle=idle))
         except StorageUnavailable as error:
             log.warning("storage.upkeep_failed", reason=str(error))
-        if self.full and self.store.used + MAX_GROUP_BYTES < self.retention.max_bytes:
-            self.full = False
-            log.info("storage.room_again", used=self.store.used, limit=self.retention.max_bytes)
+        if self.full:
+            self._look_for_room()
         return pruned > 0
 
-    async def _prune(self, keep_bytes: int) -> int:
+    def _prunable(self, keep_bytes: int) -> tuple[int, float, int, int, int]:
         older_than = self.wall_clock() - self.retention.retain_seconds
-        return await self.in_lane(
-            self.store.prune, self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS, RETENTION_BYTES
-        )
+        return self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS, RETENTION_BYTES
+
+    def _look_for_room(self) -> None:
+        """End the rejecting when the next events would be taken: there is room, or what is kept may make room."""
+        margin = min(MAX_GROUP_BYTES, self.retention.max_bytes // 8)
+        if self.owed_from() >= self.store.oldest or self.store.used + margin < self.retention.max_bytes:
+            self.full = False
+            log.info("storage.room_again", used=self.store.used, limit=self.retention.max_bytes)

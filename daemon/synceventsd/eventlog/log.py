@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,7 +18,7 @@ from synceventsd.core.filters import Filter
 from synceventsd.core.model import Group
 from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
-from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, open_reader
+from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, Scan, open_reader
 from synceventsd.eventlog.salvage import Salvaged, move_aside, salvage
 from synceventsd.eventlog.schema import Durability
 from synceventsd.eventlog.store import Commit, LedgerEntry, Store, store_in
@@ -28,6 +28,7 @@ from synceventsd.logs import get_logger
 log = get_logger("eventlog")
 T = TypeVar("T")
 
+SCAN_BYTES: Final = 2 * 2**20  # how much text one look for the beginning of a replay goes through: some 10 ms
 MAX_RANGES_TOLD: Final = 100  # of what damage cost, a ledger entry each; the sum stands in one more
 
 READ_BYTES: Final = 256 * 1024  # how much text one read from the disk brings: a short slice, a few chunks for a reader
@@ -71,6 +72,7 @@ class EventLog:
 
     _store: Store
     _reader: Reader
+    _index: Reader
     committer: Committer = field(init=False)
     last: int = field(init=False)
     _retention: Retention
@@ -82,6 +84,7 @@ class EventLog:
     _tail: Tail = field(factory=Tail, init=False)
     _moved: trio.Event = field(factory=trio.Event, init=False)
     _reading: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
+    _looking_up: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
     def __attrs_post_init__(self) -> None:
         self.last = self._store.last
@@ -198,22 +201,24 @@ class EventLog:
         """Return the number after which the newest `count` events that match begin."""
         if count <= 0 or self.last == 0:
             return self.last
-        start = await self._read(self._reader.replay_start, filter_, count, self.last)
-        return max(start, self.oldest - 1)
+        scan = Scan(None, count, self.last)
+        while scan.start is None:  # in slices, so that a narrow filter keeps nobody else from reading
+            scan = await self._read(self._reader.replay_start, filter_, scan.wanted, scan.down_from, SCAN_BYTES)
+        return max(scan.start, self.oldest - 1)
 
     async def producer(self, producer: str, acked: int) -> ProducerState:
         """Return what is known of a producer."""
-        return await self._read(self._reader.producer, producer, acked)
+        return await self._look_up(self._index.producer, producer, acked)
 
     async def backlog(self) -> Backlog:
         """Return what waits for Redis: bytes of text, and since when the oldest of it waits."""
         if self.forwarded >= self.last:
             return Backlog(0, None)
-        return await self._read(self._reader.backlog, self.forwarded, self._store.total_bytes)
+        return await self._look_up(self._index.backlog, self.forwarded, self._store.total_bytes)
 
     async def ledger(self, newest: int = 50) -> list[LedgerEntry]:
         """Return the newest entries of the ledger of losses."""
-        return await self._read(self._reader.ledger, newest)
+        return await self._look_up(self._index.ledger, newest)
 
     def resume(self, last_event_id: str) -> Resume:
         """Return where the reader who sent this `Last-Event-ID` goes on."""
@@ -227,7 +232,7 @@ class EventLog:
 
     async def load_syncs(self) -> tuple[int, list[bytes]]:
         """Return the saved sync states and the number of the event after which they were saved."""
-        upto, states = await self._read(self._reader.syncs)
+        upto, states = await self._look_up(self._index.syncs)
         self._syncs_upto = upto
         return upto, states
 
@@ -252,6 +257,10 @@ class EventLog:
     async def _read(self, work: Callable[..., T], *args: Any) -> T:
         # Never abandoned: the thread must not use the connection while the next one does.
         return await trio.to_thread.run_sync(work, *args, limiter=self._reading)
+
+    async def _look_up(self, work: Callable[..., T], *args: Any) -> T:
+        """Read a few rows on a connection of their own: a publisher's hello does not queue behind replays."""
+        return await trio.to_thread.run_sync(work, *args, limiter=self._looking_up)
 
 
 def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -287,12 +296,8 @@ async def open_log(
     store = store_in(state_dir, durability)
     try:
         await trio.to_thread.run_sync(_open_store, store, on_progress)
-        reader = open_reader(store.path)
-        try:
-            yield EventLog(store, reader, retention, wall_clock, forwarding)
-        finally:
-            reader.close()
-            store.close()
+        with closing(store), closing(open_reader(store.path)) as reader, closing(open_reader(store.path)) as index:
+            yield EventLog(store, reader, index, retention, wall_clock, forwarding)
     finally:
         os.close(lock)
 

@@ -43,6 +43,15 @@ class Backlog:
     oldest_at: float | None
 
 
+@frozen
+class Scan:
+    """How a look for events went: they begin right after `start`, or it goes on at `down_from` for `wanted` more."""
+
+    start: int | None
+    wanted: int
+    down_from: int
+
+
 @define(eq=False)
 class Reader:
     """One read-only connection."""
@@ -79,24 +88,31 @@ class Reader:
                     return found, False
         return found, True
 
-    def replay_start(self, filter_: Filter, count: int, upto: int) -> int:
-        """Return the number after which the newest `count` matching events, up to number `upto`, begin."""
-        wanted = count
-        with translated(), self._firsts(filter_.business_id, down_from=upto) as firsts:
+    def replay_start(self, filter_: Filter, wanted: int, down_from: int, max_bytes: int) -> Scan:
+        """Look, backwards from number `down_from`, for the newest `wanted` matching events, through `max_bytes` of text.
+
+        Returns:
+            Where they begin, or where the next look has to go on and for how many.
+        """
+        size = 0
+        with translated(), self._firsts(filter_.business_id, down_from=down_from) as firsts:
             for first in firsts:
+                if size >= max_bytes:
+                    return Scan(None, wanted, first)
                 row = self._db.execute(_GROUP, (first,)).fetchone()
                 if row is None or zlib.crc32(row[3]) != row[2]:
                     continue  # retention was faster, or it does not read: who reads on from here is told
                 group = Group(first, "", 0.0, row[3].split(b"\n"))
+                size += len(row[3])
                 matching = [
                     index
                     for index in group.indexes(filter_.business_id, first - 1)
-                    if first + index <= upto and filter_.matches(group.heads[index])
+                    if first + index <= down_from and filter_.matches(group.heads[index])
                 ]
                 if len(matching) >= wanted:
-                    return first + matching[len(matching) - wanted] - 1
+                    return Scan(first + matching[len(matching) - wanted] - 1, 0, 0)
                 wanted -= len(matching)
-        return 0
+        return Scan(0, 0, 0)
 
     def producer(self, producer: str, acked: int) -> ProducerState:
         """Return what is known of a producer, with its rejects above `acked`."""

@@ -11,7 +11,7 @@ import uuid
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,10 @@ SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with
 
 # A producer that sends only rubbish must not fill the disk with explanations of it.
 MAX_REJECTS_KEPT: Final = 20_000
+
+_OLDEST_GROUPS: Final = (
+    "SELECT first, count, accepted_at, bytes_before, length(lines), businesses FROM event_group ORDER BY first LIMIT ?"
+)
 
 # How much may be written to the WAL before a commit is followed by a checkpoint, so that its cost is spread over many
 # groups; and what a commit writes beside the text, at least: a page for each of the tables and indexes it touches.
@@ -141,6 +145,7 @@ class Store:
                 raise LogDamaged(f"checksum of the newest group (from event {first}) does not match")
             self.last, self.total_bytes = first + count - 1, before + len(lines)
             self.oldest, self.oldest_bytes = oldest
+        self._wal_bytes = 1  # whatever an earlier connection left; the check-in below tells
         self._measure()
 
     def begin_epoch(self) -> None:
@@ -162,11 +167,17 @@ class Store:
         self._suspect.touch()
 
     def reopen(self) -> None:
-        """Open the file again after a failure; what the failed transaction left is read anew."""
+        """Open the file again after a failure; what the failed transaction left is read anew, and durable then.
+
+        Raises:
+            StorageUnavailable: it cannot be opened, or a reader kept the check-in from being complete.
+            LogDamaged: it does not read.
+        """
         self.disconnect()
         self.open()
-        if not self.epochs.items:
-            self.begin_epoch()
+        if self._wal_bytes:
+            self.disconnect()
+            raise StorageUnavailable("a reader is in the way of writing everything again")
 
     def close(self) -> None:
         """Check everything in and close; never raises, because what is committed is durable already."""
@@ -272,20 +283,13 @@ class Store:
         Returns:
             How many groups went.
         """
-        with translated():
-            rows = self._connection.execute(
-                "SELECT first, count, accepted_at, bytes_before, length(lines), businesses FROM event_group"
-                " ORDER BY first LIMIT ?",
-                (max_groups,),
-            ).fetchall()
         gone = []
-        for first, count, accepted_at, before, size, businesses in rows:
-            too_many = self.total_bytes - before > keep_bytes
-            if first + count - 1 > upto or not (accepted_at < older_than or too_many):
-                break
-            if before - self.oldest_bytes > max_bytes:
-                break
-            gone.append((first, first + count, before + size, businesses))
+        with translated(), closing(self._connection.cursor()) as rows:
+            for first, count, accepted_at, before, size, businesses in rows.execute(_OLDEST_GROUPS, (max_groups,)):
+                wanted = accepted_at < older_than or self.total_bytes - before > keep_bytes
+                if first + count - 1 > upto or not wanted or before - self.oldest_bytes > max_bytes:
+                    break
+                gone.append((first, first + count, before + size, businesses))
         if not gone:
             return 0
         last_first, oldest, oldest_bytes, _ = gone[-1]
@@ -316,8 +320,8 @@ class Store:
 
     def _checkpoint(self, mode: str) -> None:
         with translated():
-            _, frames, moved = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        if frames == moved:  # else a reader is in the way; it is short, and the next try comes soon
+            busy, frames, moved = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if not busy and frames == moved:  # else a reader is in the way; it is short, and the next try comes soon
             self._wal_bytes = 0
 
     def _measure(self) -> None:

@@ -50,8 +50,7 @@ class Session:
 
     def read_cursor(self) -> bytes | None:
         """Return what the cursor holds; None when there is none."""
-        raw = self._ask(("GET", self._key))[0]
-        return None if raw is None else bytes(raw)
+        return _text_or_none(self._ask(("GET", self._key))[0])
 
     def claim(self, expected: bytes | None, cursor: Position) -> Answer:
         """Write the cursor, provided that it still holds `expected`; else it `MOVED`, and nothing was done.
@@ -101,13 +100,13 @@ class Session:
     def _run(self, script: Script, *args: bytes | str | int) -> Answer | None:
         """Return the script's answer, or None when this user may not run scripts."""
         try:
-            verdict, seq = self._evaluate(script, args)
+            reply = self._evaluate(script, args)
         except theirs.ResponseError as error:
             if not permission_lacks(error):
                 raise
             self._scripts = False
             return None
-        return Answer(Verdict(verdict.decode()), int(seq))
+        return _answer(reply)
 
     def _evaluate(self, script: Script, args: Sequence[bytes | str | int]) -> Any:
         rest = (1, self._key, *args)
@@ -128,8 +127,7 @@ class Session:
 
     def _begin_transaction(self) -> bytes | None:
         # MULTI is confirmed before anything follows it: where it is forbidden, what follows would be executed bare.
-        _, raw, _ = self._ask(("WATCH", self._key), ("GET", self._key), ("MULTI",))
-        return None if raw is None else bytes(raw)
+        return _text_or_none(self._ask(("WATCH", self._key), ("GET", self._key), ("MULTI",))[1])
 
     def _give_up(self, answer: Answer) -> Answer:
         self._ask(("DISCARD",))
@@ -141,6 +139,8 @@ class Session:
         results = replies[-1]
         if results is None:
             return Answer(Verdict.MOVED, 0)
+        if not isinstance(results, list) or len(results) != len(publishes) + 1:
+            raise _not_redis()
         failed = [index for index, result in enumerate(results) if isinstance(result, theirs.ResponseError)]
         if failed:
             # The permission went between queueing and EXEC, and transactions do not roll back: the cursor goes back to
@@ -164,6 +164,27 @@ class Session:
         if errors:
             raise errors[0]
         return replies
+
+
+def _text_or_none(reply: object) -> bytes | None:
+    if reply is not None and not isinstance(reply, bytes):
+        raise _not_redis()
+    return reply
+
+
+def _answer(reply: object) -> Answer:
+    """Return what a script answered, strictly: what listens there may be anything."""
+    verdicts = {verdict.value.encode(): verdict for verdict in Verdict}
+    match reply:
+        case [bytes() as verdict, int() as seq] if verdict in verdicts:
+            return Answer(verdicts[verdict], seq)
+        case [bytes() as verdict, bytes() as seq] if verdict in verdicts and seq.isdigit():
+            return Answer(verdicts[verdict], int(seq))
+    raise _not_redis()
+
+
+def _not_redis() -> theirs.InvalidResponse:
+    return theirs.InvalidResponse("a reply of another shape than Redis gives to this command")
 
 
 def connect(config: RedisConfig, log_id: str) -> Session:
