@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -37,6 +38,7 @@ log = get_logger("daemon")
 
 DRAIN_POLL: Final = 0.02  # seconds between two looks at how far Redis is, while the daemon stops
 SALVAGE_STEP: Final = 60  # seconds that systemd grants to the start at each sign of progress in salvaging a damaged log
+RETRY_LOAD: Final = 1.0  # seconds before the way to Redis is loaded again, when files could not be opened
 LAST_WRITES: Final = 2.0  # seconds for the mark and the sync states at the end; both can be worked out again
 
 
@@ -47,27 +49,41 @@ async def run(config: Config) -> None:
         StartupError: a socket or the state directory cannot be used.
         LogDamaged: the log broke while running; the next start moves it aside.
     """
-    for concern in concerns(config):
-        log.warning("config.concern", text=concern)
+    stop = Stop()
+    async with trio.open_nursery() as signals:
+        await signals.start(stop.receive_signals)  # first, so that a stop is a clean one however early it comes
+        for concern in concerns(config):
+            log.warning("config.concern", text=concern)
+        raise_descriptor_limit()
+        await run_log(config, stop)
+        signals.cancel_scope.cancel()
+
+
+async def run_log(config: Config, stop: Stop) -> None:
+    """Open the log, serve until asked to stop, and close the log last."""
     handed = systemd.listen_fds(os.environ, os.getpid())
     storage = config.storage
-    retention = Retention(storage.max_bytes, storage.retain_bytes, storage.retain_seconds)
-    forwarding = config.redis.url is not None
     async with open_log(
         storage.state_dir,
         storage.durability,
-        retention,
-        forwarding=forwarding,
+        Retention(storage.max_bytes, storage.retain_bytes, storage.retain_seconds),
+        forwarding=config.redis.url is not None,
         on_progress=partial(systemd.notify_still_starting, SALVAGE_STEP),
     ) as eventlog:
         board = StatusBoard(eventlog, config.status.stalled_after)
         await board.catch_up()
         async with listening(config, handed.get("ingest")) as listener, trio.open_nursery() as writer:
             writer.start_soon(eventlog.committer.run, name="committer")
-            await serve(config, eventlog, board, listener, handed.get("http"))
+            await serve(config, eventlog, board, listener, handed.get("http"), stop)
             await write_last(eventlog, board)
             writer.cancel_scope.cancel()
     log.info("daemon.stopped", last=eventlog.last, forwarded=eventlog.forwarded)
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as this process may: a login's 1024 would not hold the streams of a busy day."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def serve(
@@ -76,15 +92,15 @@ async def serve(
     board: StatusBoard,
     listener: socket.socket,
     web_sockets: list[socket.socket] | None,
+    stop: Stop,
 ) -> None:
     """Take events in and give them out, until asked to stop; the log's writer runs on outside."""
     hub = Hub(eventlog, config.http.max_streams)
     intake = Intake(eventlog, config.ingest)
     state = ForwarderState() if config.redis.url is not None else None
     report = Report(eventlog, intake, hub, board, state)
-    stop, intake_stop, web_stop = Stop(), trio.Event(), trio.Event()
+    intake_stop, web_stop = trio.Event(), trio.Event()
     async with trio.open_nursery() as downstream:
-        downstream.start_soon(stop.receive_signals)
         downstream.start_soon(board.save_for_ever, name="status")
         downstream.start_soon(keep_watchdog, eventlog, name="watchdog")
         async with trio.open_nursery() as web:
@@ -116,21 +132,26 @@ class Stop:
     """The first signal asks for a clean stop, the second one ends the waiting in it."""
 
     first: trio.Event = field(factory=trio.Event, init=False)
+    _received: int = field(default=0, init=False)
     _hurried: list[trio.CancelScope] = field(factory=list, init=False)
 
     def hurry(self, *scopes: trio.CancelScope) -> None:
-        """Cancel these at the second signal."""
+        """Cancel these at the second signal, which may have come already."""
         self._hurried.extend(scopes)
+        if self._received > 1:
+            for scope in self._hurried:
+                scope.cancel()
 
-    async def receive_signals(self) -> None:
+    async def receive_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive SIGTERM and SIGINT for ever."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for number in signals:
-                if self.first.is_set():
-                    log.warning("daemon.hurried", signal=signal.Signals(number).name)
+                self._received += 1
                 self.first.set()
-                for scope in self._hurried:
-                    scope.cancel()
+                if self._received > 1:
+                    log.warning("daemon.hurried", signal=signal.Signals(number).name)
+                    self.hurry()
 
 
 @asynccontextmanager
@@ -177,8 +198,14 @@ async def forward_to_redis(eventlog: EventLog, config: RedisConfig, state: Forwa
 
         return forward
 
-    forward = await trio.to_thread.run_sync(load)
-    await forward(eventlog, config, state)
+    while True:
+        try:
+            forward = await trio.to_thread.run_sync(load)
+        except OSError as error:  # out of descriptors, for example
+            log.warning("redis.not_loaded", reason=str(error))
+            await trio.sleep(RETRY_LOAD)
+        else:
+            await forward(eventlog, config, state)
 
 
 async def drain(eventlog: EventLog, state: ForwarderState) -> None:

@@ -75,7 +75,7 @@ class Report:
         }
 
     def _rejected(self) -> dict[str, int]:
-        """Return how many lines were not stored since the start, by code: what intake and what the committer refused."""
+        """Return how many lines were not stored since the start, by code."""
         full = self._log.committer.rejected_full
         return self._intake.statistics().rejected | ({"buffer_full": full} if full else {})
 

@@ -47,8 +47,13 @@ class StatusBoard:
         saved_upto, saved = await self._log.load_syncs()
         # What was saved may reach beyond a log that lost its end to damage: the next events have those numbers again.
         self.upto = self._saved_upto = min(saved_upto, self._log.last)
-        for text in saved:
-            self._keep(_decoder.decode(text))
+        try:
+            states = [_decoder.decode(text) for text in saved]
+        except msgspec.DecodeError as error:
+            log.warning("status.rebuilt", reason=str(error), effect="what retention took of older syncs is forgotten")
+            states, self.upto = [], 0
+        for state in states:
+            self._keep(state)
         while self.upto < self._log.last:
             self.upto = max(self.upto, self._log.oldest - 1)
             try:
@@ -110,9 +115,11 @@ class StatusBoard:
             business_id: only the syncs of this business, and the global ones; None: whichever sync is the latest.
         """
         states = self._of_integration.get(integration_id, {})
-        wanted = (
-            states.values() if business_id is None else [states[key] for key in (business_id, None) if key in states]
-        )
+        wanted = list(states.values())
+        if business_id is not None:
+            wanted = [states[key] for key in (business_id, None) if key in states]
+            # A business's own syncs go before the global ones, however recent: it is them that were asked for.
+            wanted = [state for state in wanted if state.business_id is not None and state.sync_seq] or wanted
         return view(wanted, self.wall_clock(), self.stalled_after)
 
     def running(self) -> int:

@@ -38,7 +38,13 @@ def head(kind: str, integration: int = 13, business: int | None = 42, **more: An
 
 def shown(heads: list[Envelope], now: float = 100.0, business: int | None = None) -> dict[str, Any]:
     states = fold_all({}, heads, 1, 50.0)
-    return view((s for key, s in states.items() if business in (None, key[1])), now, 900.0)
+    return as_json(view((s for key, s in states.items() if business in (None, key[1])), now, 900.0))
+
+
+def as_json(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer as it is seen from outside."""
+    decoded: dict[str, Any] = json.loads(msgspec.json.encode(answer))
+    return decoded
 
 
 def test_an_integration_never_heard_of_is_all_false_and_null() -> None:
@@ -92,6 +98,25 @@ def test_orders_outside_a_sync_begin_none() -> None:
 def test_a_second_start_begins_at_zero() -> None:
     answer = shown([head("started", data=STARTED), head("order.created"), head("started", data=STARTED)])
     assert answer["sync_state"]["total_orders"] == 0
+
+
+def test_numbers_that_python_does_not_decode_stop_nothing_and_are_shown_as_they_came() -> None:
+    wild = decode_stored(line(1, SYNC + "started", data={"params": {"status": 7}}).replace(b":7}", b":1e999}"))
+    shown_at_first = msgspec.json.encode(view(fold_all({}, [wild], 1, 5.0).values(), 6.0, 900.0))
+    assert b'"params":{"status":1e999}' in shown_at_first
+    (state,) = fold_all({}, [wild, head("failed", data={"error": "x", "total_orders": 10**30})], 1, 5.0).values()
+    loaded = msgspec.json.decode(msgspec.json.encode(state), type=SyncState)
+    assert b'"params":{"status":1e999}' in msgspec.json.encode(view([loaded], 6.0, 900.0))
+
+
+def test_the_latest_sync_is_the_one_that_began_last_even_when_an_older_one_ends_after() -> None:
+    events = [
+        head("started", business=1, data=STARTED),
+        head("started", business=2, data=STARTED | {"integration_type": "woocommerce"}),
+        head("completed", business=1, data=COMPLETED),
+    ]
+    assert shown(events)["sync_state"]["integration_type"] == "woocommerce"
+    assert shown(events)["last_completed"] is True
 
 
 def test_without_a_business_the_latest_sync_counts_whichever_it_belongs_to() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from synceventsd.__main__ import main
+from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog.store import Store
 from synceventsd.redis_sink.link import Link
 
@@ -20,6 +21,11 @@ def crash() -> None:
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_while_exists(path: str) -> None:
+    if os.path.exists(path):
+        raise StorageUnavailable("SQLITE_FULL: injected")
 
 
 def before(owner: type, name: str, harm: Callable[..., None] = crash, *details: Any) -> None:
@@ -70,6 +76,8 @@ elif point == "in a checkpoint":
     after(Store, "checkpoint_if_due")
 elif point == "while sync states are saved":
     after(Store, "save_syncs")
+elif point == "writes fail while a file exists":
+    before(Store, "append", fail_while_exists, os.environ["CRASH_FILE"])
 elif point == "the writer hangs":
     before(Store, "append", time.sleep, 3600)
 main()

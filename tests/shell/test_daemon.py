@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,3 +226,128 @@ def test_a_listening_socket_handed_over_survives_restarts_and_queues_publishers(
             connection.close()
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
+
+
+def test_numbers_that_python_does_not_decode_do_not_stop_the_daemon_now_or_at_the_next_start(daemon: Daemon) -> None:
+    wild = line(1, "integration.sync.started", data={"params": {"limit": 7}}).replace(b":7}", b":1e999}")
+    amount = line(2, data={"order_id": "A", "total_amount": 7}).replace(b":7}", b":1e999}")
+    daemon.start()
+    assert talk(daemon.socket, wild, amount)[-1] == {"ack": 2}
+    daemon.kill()
+    daemon.start()
+    reader = SseReader(daemon.port, path="/integrations/events/sse/42?order_ids=A")
+    reader.start()
+    eventually(lambda: [seq for _, seq in reader.seen] == [2], "a reader that asks for the order gets it")
+    reader.end()
+    assert daemon.stop() == 0
+
+
+def test_a_full_buffer_shows_and_ends_when_redis_is_back(tmp_path: Path) -> None:
+    with redis_server(SERVER) as redis, a_daemon(tmp_path, redis.url) as daemon:
+        redis.stop()
+        daemon.start(SYNCEVENTSD_STORAGE_MAX_BYTES=str(2**20))
+        told: list[dict[str, object]] = []
+        pad = {"data": {"pad": "x" * 1000}}
+        while not any("reject" in message for message in told):
+            told = talk(daemon.socket, *(line(number, **pad) for number in range(100)))
+        rejected = sum("reject" in message for message in told)
+        assert {message["code"] for message in told if "reject" in message} == {"buffer_full"}
+        assert daemon.get("/readyz")[0] == 503
+        assert daemon.status()["events"]["rejected_by_code"] == {"buffer_full": rejected}
+        redis.start()
+        eventually(lambda: daemon.status()["waiting"]["count"] == 0, "Redis has everything")
+        eventually(lambda: daemon.get("/readyz")[0] == 200, "it is ready again")
+        assert talk(daemon.socket, line(1, **pad)) == [{"ack": 1}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_as_soon_as_the_socket_is_there_is_a_clean_one(daemon: Daemon, number: signal.Signals) -> None:
+    daemon.start(wait=False)
+    eventually(lambda: os.path.exists(daemon.socket), "the socket is there")
+    daemon.signal(number)
+    assert daemon.wait() == 0
+    assert not os.path.exists(daemon.socket)
+
+
+def test_a_publisher_that_never_reads_does_not_hold_up_the_stop(daemon: Daemon) -> None:
+    daemon.start(SYNCEVENTSD_SHUTDOWN_GRACE="3600")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(daemon.socket)
+        silent.settimeout(1)
+        with pytest.raises(TimeoutError):
+            send_rubbish_for_ever(silent)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+
+
+def send_rubbish_for_ever(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"rubbish\n" * 1000)
+
+
+def test_an_idle_daemon_that_cannot_write_for_a_while_serves_publishers_afterwards(
+    tmp_path: Path, daemon: Daemon
+) -> None:
+    """The write that fails first may be one of the daemon's own, with nobody's lines in it."""
+    daemon.program = (sys.executable, str(Path(__file__).parent.parent / "faults" / "crashing_daemon.py"))
+    daemon.start(CRASH_POINT="writes fail while a file exists", CRASH_FILE=str(tmp_path / "failing"))
+    assert talk(daemon.socket, line(1)) == [{"ack": 1}]
+    (tmp_path / "failing").touch()
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.settimeout(30)
+        waiting.connect(daemon.socket)
+        producer = "6f1c8f0e-1f7c-4d3e-9a57-0f4b3f6d2a11"
+        waiting.sendall(b'{"hello":{"v":1,"producer":"%b","client":"t"}}\n' % producer.encode())
+        eventually(lambda: daemon.get("/readyz")[0] == 503, "it shows")
+        assert "injected" in daemon.get("/readyz")[1]["message"]
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(daemon.socket)
+            other.sendall(line(2) + b"\n")
+            (tmp_path / "failing").unlink()
+            other.settimeout(30)
+            assert other.recv(100) == b'{"ack":1}\n'
+        assert b'"welcome"' in waiting.recv(1000)
+    eventually(lambda: daemon.get("/readyz")[0] == 200, "it is ready again")
+
+
+REPLIES = [
+    b":5\r\n",
+    b"*-1\r\n",
+    b"$3\r\nabc\r\n",
+    b"*2\r\n:1\r\n:2\r\n",
+    b"+OK\r\n",
+    b"*0\r\n",
+    b"_\r\n",
+    b"HTTP/1.1 400\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_whatever_answers_in_the_place_of_redis_the_daemon_goes_on_and_says_so(tmp_path: Path, reply: bytes) -> None:
+    def answer(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(1)
+                try:
+                    while connection.recv(65536):
+                        connection.sendall(reply)
+                except OSError:
+                    continue
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "fake"))
+        listener.listen()
+        thread = threading.Thread(target=answer, args=(listener,), daemon=True)
+        thread.start()
+        with a_daemon(tmp_path, f"unix://{tmp_path / 'fake'}") as daemon:
+            daemon.start()
+            assert talk(daemon.socket, line(1)) == [{"ack": 1}]
+            eventually(lambda: daemon.status()["redis"]["last_error"], "the reason shows")
+            assert daemon.status()["waiting"]["count"] == 1
+            assert daemon.stop() == 0
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(30)

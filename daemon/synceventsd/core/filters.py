@@ -9,8 +9,6 @@ from attrs import evolve, frozen
 
 from synceventsd.core.envelope import Envelope
 
-_decode = msgspec.json.decode
-
 
 @frozen
 class Filter:
@@ -55,11 +53,21 @@ class Filter:
 
 
 def order_ids_of(head: Envelope) -> set[str]:
-    """Return `metadata.order_id` and `data.order_id` as text, where they are text or numbers."""
+    """Return `metadata.order_id` and `data.order_id` as text, where they are text or whole numbers."""
     found = set()
     for raw in (head.metadata, head.data):
-        part = _decode(raw) if isinstance(raw, msgspec.Raw) else None
-        value = part.get("order_id") if isinstance(part, dict) else None
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
-            found.add(str(value))
+        text = bytes(_decode(raw).order_id) if isinstance(raw, msgspec.Raw) else b""
+        if text.startswith(b'"'):
+            found.add(msgspec.json.decode(text, type=str))
+        elif text.removeprefix(b"-").isdigit():
+            found.add(text.decode())
     return found
+
+
+class _Part(msgspec.Struct):
+    """Raw, because a number somewhere else in the object may be none that Python decodes."""
+
+    order_id: msgspec.Raw = msgspec.Raw()
+
+
+_decode = msgspec.json.Decoder(_Part).decode

@@ -13,9 +13,12 @@ from typing import Any, Final
 
 import msgspec
 from attrs import evolve, frozen
+from msgspec import Raw
 
 from synceventsd.core.envelope import Envelope
 
+NULL: Final = Raw(b"null")
+MAX_DIGITS: Final = 18  # of a counter: what fits into 64 bits, as the Go readers have it
 STARTED: Final = "integration.sync.started"
 COMPLETED: Final = "integration.sync.completed"
 FAILED: Final = "integration.sync.failed"
@@ -35,7 +38,7 @@ class Run:
 
     integration_type: str
     started_at: str
-    params: dict[str, Any]
+    params: Raw
     created_orders: int = 0
     updated_orders: int = 0
     rejected_orders: int = 0
@@ -47,20 +50,21 @@ class SyncState:
 
     Attributes:
         heard_at: when the latest event that belongs here was accepted, in seconds since 1970.
-        turn_seq: number of the latest started, completed or failed event; says whose sync is the latest.
+        sync_seq: number of the event that began the latest sync, or ended one that nobody had seen begin; the largest
+            one says whose sync is the integration's latest.
         run: the sync that is going on, or None.
-        last_sync: summary of the latest finished one, or None.
+        last_sync: summary of the latest finished one as JSON, `null` when there is none.
     """
 
     integration_id: int
     business_id: int | None
     heard_at: float = 0.0
-    turn_seq: int = 0
+    sync_seq: int = 0
     started: bool = False
     completed: bool = False
     failed: bool = False
     run: Run | None = None
-    last_sync: dict[str, Any] | None = None
+    last_sync: Raw = NULL
 
 
 def fold(state: SyncState, head: Envelope, seq: int, accepted_at: float) -> SyncState:
@@ -71,14 +75,23 @@ def fold(state: SyncState, head: Envelope, seq: int, accepted_at: float) -> Sync
     if head.event_type in _COUNTER:
         return count(state, head.event_type, 1, accepted_at)
     if head.event_type == STARTED:
-        return evolve(state, heard_at=accepted_at, turn_seq=seq, started=True, run=_begin(head))
+        return evolve(state, heard_at=accepted_at, sync_seq=seq, started=True, run=_begin(head))
     if head.event_type == COMPLETED:
-        summary = _summary(state.run, head, "completed")
-        return evolve(state, heard_at=accepted_at, turn_seq=seq, completed=True, run=None, last_sync=summary)
+        return _ended(state, head, seq, accepted_at, "completed")
     if head.event_type == FAILED:
-        summary = _summary(state.run, head, "failed")
-        return evolve(state, heard_at=accepted_at, turn_seq=seq, failed=True, run=None, last_sync=summary)
+        return _ended(state, head, seq, accepted_at, "failed")
     return state  # an extra type: passed on, but no part of a sync
+
+
+def _ended(state: SyncState, head: Envelope, seq: int, accepted_at: float, how: str) -> SyncState:
+    return evolve(
+        state,
+        heard_at=accepted_at,
+        sync_seq=seq if state.run is None else state.sync_seq,
+        run=None,
+        last_sync=Raw(msgspec.json.encode(_summary(state.run, head, how))),
+        **{how: True},
+    )
 
 
 def count(state: SyncState, event_type: str, times: int, accepted_at: float) -> SyncState:
@@ -124,12 +137,12 @@ def view(states: Iterable[SyncState], now: float, stalled_after: float) -> dict[
     """Return the answer for one integration.
 
     Args:
-        states: its states, of one business or of all that may be seen.
+        states: its states, of one business or of all that may be seen; the latest sync among them counts.
         now: seconds since 1970.
         stalled_after: seconds without an event after which a running sync is called stalled.
     """
     known = list(states)
-    latest = max(known, key=lambda state: state.turn_seq, default=None)
+    latest = max(known, key=lambda state: state.sync_seq, default=None)
     run = None if latest is None else latest.run
     return {
         "success": True,
@@ -140,7 +153,7 @@ def view(states: Iterable[SyncState], now: float, stalled_after: float) -> dict[
         "last_started": any(state.started for state in known),
         "last_completed": any(state.completed for state in known),
         "last_failed": any(state.failed for state in known),
-        "last_sync": None if latest is None else latest.last_sync,
+        "last_sync": NULL if latest is None else latest.last_sync,
     }
 
 
@@ -166,39 +179,66 @@ def _counts(run: Run) -> dict[str, int]:
 
 
 def _begin(head: Envelope) -> Run:
-    data = _data(head)
-    params = data.get("params")
+    data = _decode(head.data)
     return Run(
-        integration_type=_text(data.get("integration_type")),
-        started_at=_text(data.get("started_at")) or str(head.timestamp),
-        params=params if isinstance(params, dict) else {},
+        integration_type=_text(data.integration_type),
+        started_at=_text(data.started_at) or str(head.timestamp),
+        params=_object(data.params),
     )
 
 
 def _summary(run: Run | None, head: Envelope, status: str) -> dict[str, Any]:
     """Return the summary of a finished sync: what its last event says, else what was counted."""
-    data = _data(head)
+    data = _decode(head.data)
     counted: Mapping[str, int] = {} if run is None else _counts(run)
     summary: dict[str, Any] = {
         "integration_id": head.integration_id,
-        "integration_type": _text(data.get("integration_type")) or (run.integration_type if run else ""),
+        "integration_type": _text(data.integration_type) or (run.integration_type if run else ""),
         "status": status,
         "started_at": run.started_at if run else None,
-        "finished_at": _text(data.get(f"{status}_at")) or str(head.timestamp),
-        "params": run.params if run else {},
+        "finished_at": _text(data.completed_at if status == "completed" else data.failed_at) or str(head.timestamp),
+        "params": run.params if run else Raw(b"{}"),
     }
     for key in _COUNTS:
-        told = data.get(key)
-        summary[key] = told if isinstance(told, int) and not isinstance(told, bool) else counted.get(key, 0)
+        told = _whole_number(getattr(data, key))
+        summary[key] = counted.get(key, 0) if told is None else told
     if status == "failed":
-        summary["error"] = _text(data.get("error"))
+        summary["error"] = _text(data.error)
     return summary
 
 
-def _data(head: Envelope) -> dict[str, Any]:
-    data = msgspec.json.decode(head.data)
-    return data if isinstance(data, dict) else {}
+class _Data(msgspec.Struct):
+    """What is looked at in an event's `data`, each still raw.
+
+    Raw, because JSON holds numbers that Python's decoders refuse (1e999, an integer of 5000 digits): an event with one
+    somewhere is accepted, and must not stop the fold.
+    """
+
+    integration_type: Raw = Raw()
+    started_at: Raw = Raw()
+    completed_at: Raw = Raw()
+    failed_at: Raw = Raw()
+    params: Raw = Raw()
+    error: Raw = Raw()
+    total_orders: Raw = Raw()
+    created_orders: Raw = Raw()
+    updated_orders: Raw = Raw()
+    rejected_orders: Raw = Raw()
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+_decode = msgspec.json.Decoder(_Data).decode
+
+
+def _text(raw: Raw) -> str:
+    text = bytes(raw)
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else ""
+
+
+def _object(raw: Raw) -> Raw:
+    text = bytes(raw)  # a copy: a view would keep the whole line in memory
+    return Raw(text if text.startswith(b"{") else b"{}")
+
+
+def _whole_number(raw: Raw) -> int | None:
+    text = bytes(raw)
+    return int(text) if text.isdigit() and len(text) <= MAX_DIGITS else None

@@ -89,7 +89,7 @@ class Reader:
         return found, True
 
     def replay_start(self, filter_: Filter, wanted: int, down_from: int, max_bytes: int) -> Scan:
-        """Look, backwards from number `down_from`, for the newest `wanted` matching events, through `max_bytes` of text.
+        """Look backwards from number `down_from` for the newest `wanted` matching events, in `max_bytes` of text.
 
         Returns:
             Where they begin, or where the next look has to go on and for how many.
