@@ -38,6 +38,7 @@ log = get_logger("daemon")
 
 DRAIN_POLL: Final = 0.02  # seconds between two looks at how far Redis is, while the daemon stops
 SALVAGE_STEP: Final = 60  # seconds that systemd grants to the start at each sign of progress in salvaging a damaged log
+OWN_DESCRIPTORS: Final = 600  # beside publishers and streams: HTTP without streams (512), the log, Redis, the loop
 RETRY_LOAD: Final = 1.0  # seconds before the way to Redis is loaded again, when files could not be opened
 LAST_WRITES: Final = 2.0  # seconds for the mark and the sync states at the end; both can be worked out again
 
@@ -54,7 +55,7 @@ async def run(config: Config) -> None:
         await signals.start(stop.receive_signals)  # first, so that a stop is a clean one however early it comes
         for concern in concerns(config):
             log.warning("config.concern", text=concern)
-        raise_descriptor_limit()
+        raise_descriptor_limit(config)
         await run_log(config, stop)
         signals.cancel_scope.cancel()
 
@@ -80,10 +81,14 @@ async def run_log(config: Config, stop: Stop) -> None:
     log.info("daemon.stopped", last=eventlog.last, forwarded=eventlog.forwarded)
 
 
-def raise_descriptor_limit() -> None:
+def raise_descriptor_limit(config: Config) -> None:
     """Take as many descriptors as this process may: a login's 1024 would not hold the streams of a busy day."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    wanted = config.ingest.max_clients + config.http.max_streams
+    if most != resource.RLIM_INFINITY and most < wanted + OWN_DESCRIPTORS:
+        need = f"ingest.max_clients and http.max_streams may need {wanted}"
+        log.warning("config.concern", text=f"{most} open files are allowed, {need}: raise LimitNOFILE=")
 
 
 async def serve(

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO, cast
 
@@ -22,6 +23,7 @@ Form = Literal["journald", "text", "json"]
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog's, as sd-daemon(3) writes them
 # C0 and C1 controls, DEL, and the two Unicode line ends: what ends a line or steers a terminal, somewhere.
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
+REPEAT_AFTER = 10.0  # s
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS}
 
 
@@ -88,7 +90,22 @@ class _Lines:
 
 
 class _FromLibraries(logging.Handler):
-    """Hands records of the standard `logging` (hypercorn's, redis-py's) on."""
+    """Hands records of the standard `logging` (Trio's, Hypercorn's) on, the same one at most every ten seconds.
+
+    Out of descriptors, Trio's accepting says so with a traceback ten times a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether it is told: a place and a text were not told a moment ago."""
+        key, now = (record.name, str(record.msg)), time.monotonic()
+        if now - self._told_at.get(key, -REPEAT_AFTER) < REPEAT_AFTER:
+            return False
+        self._told_at[key] = now
+        return super().filter(record) is not False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -111,10 +128,10 @@ def _journald(_logger: object, _method: str, record: MutableMapping[str, Any]) -
 
 
 def _text(_logger: object, _method: str, record: MutableMapping[str, Any]) -> str:
-    time, level, event = record.pop("timestamp"), record.pop("level"), record.pop("event")
+    at, level, event = record.pop("timestamp"), record.pop("level"), record.pop("event")
     # The bar marks what belongs to the record above: a line in a traceback cannot pass for a record.
     trace = "".join(f"\n  | {_escaped(line)}" for line in record.pop("exception", "").splitlines())
-    return f"{time} {level:<8} {_escaped(str(event))}{_pairs(record)}{trace}"
+    return f"{at} {level:<8} {_escaped(str(event))}{_pairs(record)}{trace}"
 
 
 def _json(_logger: object, _method: str, record: MutableMapping[str, Any]) -> str:

@@ -151,3 +151,15 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
         get_logger("x").info("the reader is gone")
         stream.detach()
         get_logger("x").info("the stream is closed")
+
+
+def test_a_library_that_says_the_same_again_and_again_is_heard_once() -> None:
+    stream = io.StringIO()
+    configure_logs(LoggingConfig(format="json"), stream, {})
+    for _ in range(50):
+        logging.getLogger("trio.serve_listeners").error("accept failed, %s", "out of descriptors")
+    logging.getLogger("trio.serve_listeners").error("something else")
+    assert [json.loads(record)["event"] for record in stream.getvalue().splitlines()] == [
+        "accept failed, out of descriptors",
+        "something else",
+    ]
