@@ -75,7 +75,8 @@ class Subscription:
                 delivery = await self._read()
                 if delivery is not None:
                     return delivery
-                await self._park()
+                if not self._hub.closing:  # while it read: closing wakes only who is parked
+                    await self._park()
         if self._hub.closing:
             return None
         return Delivery((), None, self.position)
@@ -88,7 +89,7 @@ class Subscription:
     async def _read(self) -> Delivery | None:
         """Return the next delivery, or None once nothing is left up to the log's end."""
         log = self._hub.log
-        while self.after < log.last:
+        while self.after < log.last and not self._hub.closing:
             if self.after + 1 < log.oldest:
                 gap = Gap(GapReason.EXPIRED, log.oldest)
                 self.after = log.oldest - 1
@@ -152,18 +153,28 @@ class Hub:
     streams: int = field(default=0, init=False)
     closing: bool = field(default=False, init=False)
     _parked: dict[int | None, set[Subscription]] = field(factory=dict, init=False)
+    _locating: set[trio.CancelScope] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.log.follow(self._on_group)
 
-    async def locate(self, filter_: Filter, last_event_id: str | None, replay: int) -> Start:
-        """Return where a reader begins.
+    async def locate(self, filter_: Filter, last_event_id: str | None, replay: int) -> Start | None:
+        """Return where a reader begins, or None when the hub closes meanwhile: a narrow filter may look for long.
 
         Args:
             filter_: what it wants.
             last_event_id: where it was, as it was told; None or empty on a first visit.
             replay: on a first visit, how many of the newest matching events come first.
         """
+        with trio.CancelScope() as scope:
+            self._locating.add(scope)
+            try:
+                return await self._locate(filter_, last_event_id, replay)
+            finally:
+                self._locating.discard(scope)
+        return None
+
+    async def _locate(self, filter_: Filter, last_event_id: str | None, replay: int) -> Start:
         if last_event_id:
             resume = self.log.resume(last_event_id)
             after = resume.after
@@ -194,6 +205,8 @@ class Hub:
     def close(self) -> None:
         """End all streams: every reader's `next` returns None soon."""
         self.closing = True
+        for scope in self._locating:
+            scope.cancel()
         for subscriptions in self._parked.values():
             for subscription in subscriptions:
                 subscription.wake(0)

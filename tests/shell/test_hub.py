@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from synceventsd.core.filters import Filter
 from synceventsd.core.positions import GapReason
 from synceventsd.eventlog import tail
 from synceventsd.eventlog.committer import Retention
+from synceventsd.eventlog.reader import Reader, Scan
 from synceventsd.hub import Gap, Hub, Subscription
 
 EVERYBODY = Filter(None)
@@ -51,6 +53,7 @@ async def test_replay_and_live_join_without_a_gap_or_a_double(tmp_path: Path) ->
         nursery.start_soon(publish)
         for _ in range(40):
             start = await hub.locate(Filter(42), None, replay=20)
+            assert start is not None
             with hub.subscribe(Filter(42), start.after) as reader:
                 seen = await collect(reader, hub.log.last)
                 assert seen == list(range(start.after + 1, reader.after + 1))
@@ -190,6 +193,70 @@ async def test_a_closing_hub_ends_every_reader(tmp_path: Path) -> None:
             while len(ended) < 3:
                 await trio.sleep(0.01)
         assert ended == [None, None, None]
+
+
+@pytest.fixture
+def reading_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Have the log's reads wait: the first event is set when one has begun, the second lets all go on."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def waiting(real: Callable[..., object]) -> Callable[..., object]:
+        def patched(*args: object) -> object:
+            began.set()
+            assert go_on.wait(30)
+            return real(*args)
+
+        return patched
+
+    monkeypatch.setattr(Reader, "groups", waiting(Reader.groups))
+    yield began, go_on
+    go_on.set()
+
+
+async def test_a_hub_that_closes_while_a_reader_reads_ends_that_reader_too(
+    tmp_path: Path, reading_waits: tuple[threading.Event, threading.Event]
+) -> None:
+    began, go_on = reading_waits
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(*map(line, range(10)))
+    async with a_hub(tmp_path) as (hub, _), trio.open_nursery() as nursery:
+        ended = []
+
+        async def read() -> None:
+            with hub.subscribe(Filter(42, order_ids=frozenset(("nope",))), 0) as reader:
+                ended.append(await reader.next(3600))
+
+        nursery.start_soon(read)
+        await trio.to_thread.run_sync(began.wait, 30)
+        hub.close()
+        go_on.set()
+        with trio.fail_after(10):
+            while not ended:
+                await trio.sleep(0.01)
+        assert ended == [None]
+
+
+async def test_a_hub_that_closes_while_a_position_is_looked_for_gives_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(_reader: Reader, _filter: Filter, wanted: int, down_from: int, _max_bytes: int) -> Scan:
+        return Scan(None, wanted, down_from)
+
+    monkeypatch.setattr(Reader, "replay_start", endless)
+    async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
+        await hand.append(line(1))
+        found: list[object] = []
+
+        async def look() -> None:
+            found.append(await hub.locate(Filter(42), None, 2000))
+
+        nursery.start_soon(look)
+        await trio.sleep(0.05)
+        hub.close()
+        with trio.fail_after(10):
+            while not found:
+                await trio.sleep(0.01)
+        assert found == [None]
 
 
 async def test_no_more_streams_than_allowed_and_a_place_is_given_back(tmp_path: Path) -> None:

@@ -76,11 +76,25 @@ def test_a_business_beside_the_path_may_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [b"order_ids=%ff", b"%ff=1", b"order_ids=%c3%28", b"\xe9=1", b"&".join([b"a=1"] * 200)]
+    ("query", "named"),
+    [
+        (b"order_ids=%ff", "order_ids"),
+        (b"order_ids=%c3%28", "order_ids"),
+        (b"\xe9=1", "the query"),
+        (b"&".join([b"a=1"] * 200), "the query"),
+    ],
 )
-def test_a_query_that_is_no_utf8_or_has_too_many_fields_is_refused(query: bytes) -> None:
-    with pytest.raises(MalformedError, match="the query"):
+def test_a_query_that_is_no_utf8_or_has_too_many_fields_is_refused(query: bytes, named: str) -> None:
+    with pytest.raises(MalformedError, match=named):
         stream_query(query, "42", None)
+
+
+@pytest.mark.parametrize(
+    "query", [b"last_event_id=%ff", b"last_event_id=a&last_event_id=b", b"last_event_id=%00", b"%ff=1"]
+)
+def test_a_last_event_id_is_never_a_fault_and_the_header_goes_before_it(query: bytes) -> None:
+    stream_query(query, "42", None)
+    assert stream_query(query, "42", "from the header").last_event_id == "from the header"
 
 
 def test_unknown_parameters_and_empty_lists_are_as_if_absent() -> None:

@@ -135,3 +135,8 @@ def test_a_signed_header_of_any_shape_is_refused_or_hs256(value: object) -> None
     header = {"alg": value, "typ": value, "kid": value, "crit": value}
     with pytest.raises(BadTokenError):
         verify(signed(header, GOOD), KEY, NOW)
+
+
+@pytest.mark.parametrize("more", [{"sub": 5}, {"jti": 5}, {"iat": "yesterday"}, {"iss": "shop"}])
+def test_claims_that_are_nothing_to_us_do_not_matter(more: dict[str, Any]) -> None:
+    assert verify(signed({"alg": "HS256"}, GOOD | more), KEY, NOW).may_read(42)

@@ -42,6 +42,8 @@ async def open_stream(hub: Hub, query: StreamQuery, on_close: ExitStack) -> Open
     # The place first: finding the position may mean reading the log, and who finds no place must not cost that.
     subscription = on_close.enter_context(hub.subscribe(query.filter, hub.log.last))
     start = await hub.locate(query.filter, query.last_event_id, query.replay)
+    if start is None:
+        raise StoppingError("the daemon is stopping")
     subscription.after = start.after
     greetings = [_established(subscription.position)]
     if start.gap is not None:

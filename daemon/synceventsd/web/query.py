@@ -2,7 +2,8 @@
 
 A value counts as given only where it says something: an empty list (`event_types=`) or an empty `last_event_id=` is
 absent, as the browser page sends what its form holds. An empty number is malformed: `business_id=` taken for absent
-would turn one business's stream into everybody's. Unknown parameters are ignored; a known one may be given once.
+would turn one business's stream into everybody's. Unknown parameters are ignored; a known one may be given once, but
+`last_event_id` is never a fault: what cannot be an id of ours is answered with a gap.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def stream_query(raw: bytes, path_business: str | None, header_id: str | None) -
     replay = _optional(given, "replay", 0, None)
     if replay is None:
         replay = 0 if business is None else DEFAULT_REPLAY
+    # Whatever stands there is an id, of ours or not, and never a fault; the header goes first.
     last_event_id = header_id or given.get("last_event_id") or None
     return StreamQuery(filter_, last_event_id, min(replay, MAX_REPLAY))
 
@@ -99,13 +101,18 @@ def number(name: str, text: str, low: int, high: int | None) -> int:
 
 def _parameters(raw: bytes) -> dict[str, str]:
     try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="replace", max_num_fields=MAX_FIELDS)
     except ValueError as error:
-        raise MalformedError("the query is not URL-encoded UTF-8, or has too many fields") from error
+        raise MalformedError(f"the query is not URL-encoded, or has more than {MAX_FIELDS} fields") from error
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in _KNOWN:
             continue
+        if name == "last_event_id":
+            given.setdefault(name, value)
+            continue
+        if "\ufffd" in value:  # what was no UTF-8 has become this; no name or number of ours has it
+            raise MalformedError(f"{name} is not URL-encoded UTF-8")
         if name in given:
             raise MalformedError(f"{name} is given more than once; lists are comma-separated")
         given[name] = value

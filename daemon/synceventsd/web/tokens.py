@@ -15,6 +15,16 @@ U32_MAX: Final = 2**32 - 1
 LATEST: Final = 2**53  # seconds; past that a float cannot count them
 
 
+# Time is ours to judge, without leeway; of other claims only those count that say "not yet" or "not for you".
+_OPTIONS: Final[Any] = {
+    "require": ["exp"],
+    "verify_exp": False,
+    "verify_sub": False,
+    "verify_jti": False,
+    "verify_iat": False,
+}
+
+
 class BadTokenError(Exception):
     """The token is not one of ours, or has expired; the message says which, without the token."""
 
@@ -74,9 +84,7 @@ def verify(token: str, secret: bytes, now: float) -> Reader:
         # A short key is told once, by check-config; PyJWT would warn at each use.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-            claims = jwt.decode(
-                token, secret, algorithms=[ALGORITHM], options={"require": ["exp"], "verify_exp": False}
-            )
+            claims = jwt.decode(token, secret, algorithms=[ALGORITHM], options=_OPTIONS)
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
         # The last three: a header that is no text, not of the expected types, or nested without end.
         raise BadTokenError("the token is not valid") from error
