@@ -28,7 +28,7 @@ from redis.retry import Retry
 
 FAREWELL: Final = "tests:farewell"  # a channel that ends the subscriber
 CHANNEL: Final = "probability:integrations:orders:sync:events"
-PATIENCE: Final = 30.0  # seconds; only a test that fails ever waits so long
+PATIENCE: Final = 60.0  # seconds; only a test that fails ever waits so long
 
 
 def eventually(condition: Callable[[], object], what: str = "") -> None:

@@ -114,7 +114,7 @@ def test_a_faulty_line_is_refused_with_the_contract_s_code(text: bytes, wanted: 
         line(1, newer={"nested": [1]}),
         line(1, data={"deep": json.loads("[" * 200 + "]" * 200)}),
         line(1, data={"many": [{}] * 2000}),
-        line(1, data={"long": 10**5000 if False else 1}).replace(b":1}", b":" + b"9" * 5000 + b"}"),
+        line(1, data={"long": 1}).replace(b":1}", b":" + b"9" * 5000 + b"}"),
         line(1, id="\u00e9\u4e2d\U0001f600"),
         line(1, event_type="integration.sync.failed").replace(b".sync.", b".\\u0073ync."),
     ],

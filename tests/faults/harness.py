@@ -10,30 +10,21 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+from tests.redis_servers import PATIENCE, eventually, free_port
 
 from syncevents import Publisher
 from syncevents.errors import Rejected
-
-PATIENCE = 60.0  # seconds until what must happen counts as not happening; generous, because machines are shared
-
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen: {what}"
-        time.sleep(0.01)
 
 
 @define(eq=False)
@@ -44,7 +35,7 @@ class Daemon:
     redis_url: str
     program: Sequence[str] = (sys.executable, "-m", "synceventsd")
     settings: dict[str, str] = field(factory=dict)
-    port: int = field(factory=lambda: free_port())
+    port: int = field(factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     exits: list[int] = field(factory=list)
 
@@ -119,13 +110,6 @@ def a_daemon(directory: Path, redis_url: str, **more: Any) -> Iterator[Daemon]:
         yield daemon
     finally:
         daemon.end()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @define(eq=False)

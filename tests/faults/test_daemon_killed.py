@@ -30,7 +30,7 @@ def rounds_of_kills(tmp_path: Path, rounds: int, seed: int) -> dict[str, int]:
                 if dice.random() < 0.3:
                     time.sleep(dice.uniform(0, 0.3))
                 daemon.start(wait=dice.random() < 0.5)
-            daemon.is_ready() or eventually(daemon.is_ready, "the daemon is ready again")
+            eventually(daemon.is_ready, "the daemon is ready again")
             load.finish()
             eventually(lambda: len(channel.heard) >= load.total, "the channel has everything")
             eventually(lambda: len(reader.seen) >= load.total, "the SSE reader has everything")
