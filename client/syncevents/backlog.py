@@ -1,6 +1,7 @@
 """What the publishing threads and the sender thread share: the queue, the counters and the rejects.
 
-Rule of this file: every change happens under `lock`, which nobody holds while waiting, sending or calling foreign code.
+Rule of this file: every change happens under `lock`, which nobody holds while waiting or calling foreign code.
+An exception may come out of a signal handler between any two steps; the steps stand so that it leaves no lie.
 """
 
 import logging
@@ -49,15 +50,16 @@ class Backlog:
     """The bounded queue in front of the sender, and what became of its events.
 
     Events are counted 1, 2, 3, ... in the order in which they were queued (their ordinals); everything up to `settled`
-    is dealt with. `taken - settled` is bounded by `max_pending`. `ring` is called, without the lock, when something was
-    queued and the sender sleeps or does not run yet; `on_progress`, in the sender's thread, when events were settled.
+    is dealt with. `taken - settled` is bounded by `max_pending`. `ring` is called when something was queued and the
+    sender sleeps or does not run yet, and returns why it cannot run, or None; `on_progress`, in the sender's thread,
+    when events were settled.
     """
 
-    def __init__(self, max_pending: int, overflow: Overflow, ring: Callable[[], None]) -> None:
+    def __init__(self, max_pending: int, overflow: Overflow, ring: Callable[[], str | None]) -> None:
         # Re-entrant, so that a signal handler or a destructor may publish while its own thread is in here.
         self.lock = threading.RLock()
         self.queue: deque[Typed | bytes] = deque()
-        self.taken = 0
+        self._fed = 0
         self.settled = 0
         self.closed = False
         self.stopping = False
@@ -77,21 +79,36 @@ class Backlog:
 
     def put(self, item: Typed | bytes) -> bool:
         """Queue an event; past the bound raise `QueueFull`, or drop it and return False."""
+        error = None
         with self.lock:
             if self.closed:
                 raise RuntimeError("this publisher is closed")
-            full = self.taken - self.settled >= self._max_pending
+            full = self._fed + len(self.queue) - self.settled >= self._max_pending
             if not full:
+                # One step, that no exception from a signal handler can cut in two: what is taken is derived.
                 self.queue.append(item)
-                self.taken += 1
-            must_ring = self.asleep and not full
-            if must_ring:
-                self.asleep = False
-        if must_ring:
-            self._ring()
+                if self.asleep:
+                    # In this order, so that after such an exception the next event rings again; with the lock held,
+                    # so that the sender cannot fall asleep in between.
+                    error = self._ring()
+                    self.asleep = error is not None
+        if error is not None and self.disconnected(error):
+            log.warning("events wait: %s", error)
         if full:
             self._overflowed()
         return not full
+
+    @property
+    def taken(self) -> int:
+        """How many events were queued so far."""
+        with self.lock:
+            return self._fed + len(self.queue)
+
+    def feed(self) -> Typed | bytes:
+        """Take the oldest event out of the queue; in the sender's thread, which runs no signal handlers."""
+        with self.lock:
+            self._fed += 1
+            return self.queue.popleft()
 
     def fall_asleep(self) -> bool:
         """Let the next event ring; False when there is something to do first."""
@@ -146,13 +163,13 @@ class Backlog:
     def wait_settled(self, ordinal: int, timeout: float | None) -> bool:
         """Wait until everything up to `ordinal` is dealt with; False after `timeout` seconds, or when stopped."""
         with self._changed:
-            self._changed.wait_for(lambda: self.settled >= ordinal or self.stopping, timeout)
+            self._changed.wait_for(lambda: self.settled >= ordinal or self.stopping, _bounded(timeout))
             return self.settled >= ordinal
 
     def wait_for_room(self, timeout: float | None) -> bool:
         """Wait until one more event fits; False when `timeout` seconds passed."""
         with self._changed:
-            return self._changed.wait_for(self.has_room, timeout)
+            return self._changed.wait_for(self.has_room, _bounded(timeout))
 
     def has_room(self) -> bool:
         """Whether one more event fits, or would be refused for another reason."""
@@ -195,3 +212,8 @@ class Backlog:
 
     def _why(self) -> str:
         return self._last_error or "the daemon is slower than the publishing"
+
+
+def _bounded(timeout: float | None) -> float | None:
+    """Return a timeout that the system's clocks can hold; who says infinity does not mind three years."""
+    return None if timeout is None else min(timeout, 1e8)

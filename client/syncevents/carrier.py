@@ -21,6 +21,7 @@ DEFAULT_CLIENT: Final = f"syncevents/{__version__}"
 
 SocketPath = str | os.PathLike[str] | None
 
+_MAX_CLIENT: Final = 256  # characters; a hello must fit into any frame that a daemon may allow
 _MAX_SOCKET_PATH: Final = 107  # bytes; the kernel's sockaddr_un holds one more, which is NUL
 _getpid = os.getpid
 
@@ -63,7 +64,9 @@ class Carrier:
         backlog = self.backlog
         target = backlog.taken
         if backlog.settled < target:
-            self._ring()
+            error = self._ring()
+            if error is not None and backlog.disconnected(error):
+                log.warning("events wait: %s", error)
         return target
 
     def end_flush(self, target: int, timeout: float | None) -> None:
@@ -125,16 +128,14 @@ class Carrier:
         self._sender: Sender | None = None
         self._backlog = Backlog(self._max_pending, self._overflow, self._ring)
 
-    def _ring(self) -> None:
+    def _ring(self) -> str | None:
         try:
             self._run_sender()
         except (RuntimeError, OSError) as error:
             # No thread or no descriptor: too many, or the interpreter is ending. The event stays queued, and the next
             # one tries again.
-            with self._backlog.lock:
-                self._backlog.asleep = True
-            if self._backlog.disconnected(f"cannot start the sender's thread: {error}"):
-                log.warning("events wait: cannot start the sender's thread: %s", error)
+            return f"cannot start the sender's thread: {error}"
+        return None
 
     def _run_sender(self) -> None:
         with self._backlog.lock:
@@ -156,6 +157,8 @@ def _check_path(path: str | os.PathLike[str]) -> str:
 def _check_client(client: str) -> str:
     if not isinstance(client, str):
         raise TypeError(f"client must be a str, not {type(client).__name__}")
+    if len(client) > _MAX_CLIENT:
+        raise ValueError(f"client must have at most {_MAX_CLIENT} characters, not {len(client)}")
     if any("\ud800" <= character <= "\udfff" for character in client):
         raise ValueError("client must not hold lone surrogates")
     return client

@@ -6,6 +6,7 @@ are not closed. Publishers that were dropped without `close` stay alive with the
 
 import atexit
 import os
+import sys
 import threading
 import time
 import weakref
@@ -37,6 +38,7 @@ class Living(Protocol):
 _lock = threading.RLock()
 _living: "weakref.WeakSet[Living]" = weakref.WeakSet()
 _held: list[Living] = []
+_hooked = False
 
 
 def register(publisher: Living) -> None:
@@ -71,6 +73,19 @@ def _after_fork_in_child() -> None:
         publisher.forked()
     _held.clear()
     _lock = threading.RLock()
+    _hook_multiprocessing()
+
+
+def _hook_multiprocessing() -> None:
+    """Have children of multiprocessing flush: they end with os._exit, after finalizers of multiprocessing's own.
+
+    Not by a finalizer at once: a child forgets those, and then asks who wants new ones.
+    """
+    global _hooked
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and not _hooked:
+        _hooked = True
+        util.register_after_fork(_flush_at_exit, lambda _: util.Finalize(None, _flush_at_exit, exitpriority=0))
 
 
 def _flush_at_exit() -> None:
@@ -86,3 +101,4 @@ def _flush_at_exit() -> None:
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 atexit.register(_flush_at_exit)
+_hook_multiprocessing()

@@ -45,7 +45,7 @@ class Publisher:
     block itself raised.
 
     A forked child starts with an empty queue as a new producer; the parent keeps its events. A normal exit of the
-    process flushes too, but `os._exit`, with which the children of multiprocessing end, does not: call `flush` there.
+    process flushes too, and so do children of multiprocessing; `os._exit` does not: call `flush` before it.
     """
 
     def __init__(

@@ -6,10 +6,12 @@ either, reconnects by itself, and survives every failure of the peer.
 
 import errno
 import logging
+import math
 import os
 import random
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +30,7 @@ FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 2.0
 
 _LINGER_MS: Final = 1  # after sending: events that come in quick succession leave together, without a wake-up each
-_QUIET_MS: Final = 50  # after a welcome: when nothing comes for so long, no rejects follow it
+_QUIET: Final = 0.05  # seconds after a welcome: when nothing comes for so long, no rejects follow it
 _MAX_MESSAGE: Final = 1 << 20
 
 log = logging.getLogger("syncevents")
@@ -38,8 +40,8 @@ class Sender:
     """Sends what is in the backlog and settles what the daemon has dealt with.
 
     The thread starts with the first `ring`. It waits for events, for the socket and for retries; it ends when the
-    backlog is stopped, and leaves what is not acknowledged then unsettled. Should a callback raise, the thread ends
-    as any other (`threading.excepthook` reports it), and the next `ring` starts a new one where it left off.
+    backlog is stopped, and leaves what is not acknowledged then unsettled. What a callback raises is logged. Should
+    the thread end otherwise, the next `ring` starts a new one where it left off.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Sender:
         self._on_reject = on_reject
         self._window = Window()
         self._ordinal = 0
+        self._quiet_until = 0.0
         self._doorbell = Doorbell()
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -62,9 +65,11 @@ class Sender:
         """
         with self._backlog.lock:
             if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, name="syncevents-sender", daemon=True)
-                thread.start()
-                self._thread = thread
+                if sys.is_finalizing():  # a thread started now would never run, and starting it never return
+                    raise RuntimeError("the interpreter is ending")
+                # Known before it starts: an exception from a signal handler meanwhile must not make it a stray one.
+                self._thread = threading.Thread(target=self._run, name="syncevents-sender", daemon=True)
+                self._thread.start()
         self._doorbell.ring()
 
     def join(self, timeout: float) -> None:
@@ -83,6 +88,8 @@ class Sender:
         self._doorbell.close()
 
     def _run(self) -> None:
+        if threading.current_thread() is not self._thread:
+            return  # a signal handler published while this one was being started, and started another
         try:
             self._carry()
         finally:
@@ -160,7 +167,7 @@ class Sender:
             if connection.fileno() in ready:
                 if self._read(connection, splitter) is False:
                     return "the daemon closed the connection"
-            elif not ready and window.unsettled_welcome and not blocked:
+            elif not ready and window.unsettled_welcome and time.monotonic() >= self._quiet_until:
                 window.settle()
                 backlog.settle(window.settled)
         return "the publisher was closed"
@@ -168,12 +175,14 @@ class Sender:
     def _patience(self, blocked: bool, fed: bool) -> int | None:
         """How many milliseconds to wait for something to happen; None: for ever."""
         window, backlog = self._window, self._backlog
-        if blocked or not window.welcomed:
+        if not window.welcomed:
             return None
-        if window.to_send() or backlog.queue:
+        if not blocked and (window.to_send() or backlog.queue):
             return 0
         if window.unsettled_welcome:
-            return _QUIET_MS
+            return max(0, math.ceil((self._quiet_until - time.monotonic()) * 1000))
+        if blocked:
+            return None
         if fed:
             return _LINGER_MS
         return None if backlog.fall_asleep() else 0
@@ -187,7 +196,7 @@ class Sender:
         rejects = []
         while queue and size < BATCH_BYTES:
             self._ordinal += 1
-            event_id, line = _encode(queue.popleft())
+            event_id, line = _encode(self._backlog.feed())
             size += len(line)
             too_large = window.append(self._ordinal, line)
             if too_large is not None:
@@ -219,6 +228,7 @@ class Sender:
         except BlockingIOError:
             return None
         lines = splitter.feed(data)
+        self._quiet_until = time.monotonic() + _QUIET
         if splitter.too_large:
             raise ProtocolError(f"a message of more than {_MAX_MESSAGE} bytes")
         rejects: list[Reject] = []
@@ -249,8 +259,15 @@ class Sender:
             self._backlog.reject(rejects)
             if self._on_reject is not None:
                 for reject in rejects:
-                    self._on_reject(reject)
+                    self._call_back(self._on_reject, reject)
         self._backlog.settle(self._window.settled)
+
+    def _call_back(self, on_reject: Callable[[Reject], None], reject: Reject) -> None:
+        """Call foreign code, whose failure must not keep the other events from going out."""
+        try:
+            on_reject(reject)
+        except Exception:
+            log.exception("on_reject raised for line %d", reject.line)
 
     def _poller(self) -> "select.poll":
         # poll and not epoll: a child that closes its copies must not change the parent's set.

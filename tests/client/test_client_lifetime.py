@@ -289,3 +289,41 @@ def test_publishing_at_the_very_end_of_the_process_breaks_nothing(peer: Peer, wh
     done = run(peer, f"import atexit\nclass C: pass\n{where}\npublish('early')")
     assert (done.returncode, done.stderr) == (0, "")
     assert errors(peer)[0] == "early"
+
+
+def test_a_destructor_that_publishes_while_the_interpreter_ends_does_not_hang_it(peer: Peer) -> None:
+    peer.start()
+    script = """
+        class Sync:
+            def __del__(self):
+                publish("late")
+        sync = Sync()
+        publish("early")
+        syncevents.flush(30)
+    """
+    done = run(peer, script)
+    assert done.returncode == 0
+    assert errors(peer) == ["early"]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_child_of_multiprocessing_flushes_as_it_ends(peer: Peer, method: str, tmp_path: Path) -> None:
+    peer.start()
+    script = tmp_path / "script.py"
+    script.write_text(
+        PREPARE
+        + textwrap.dedent(f"""
+            import multiprocessing
+            def child():
+                publish("from the child")
+            if __name__ == "__main__":
+                publish("from the parent")
+                process = multiprocessing.get_context({method!r}).Process(target=child)
+                process.start()
+                process.join()
+                assert process.exitcode == 0
+        """)
+    )
+    environment = os.environ | {"SYNCEVENTS_SOCKET": str(peer.path), "PYTHONPATH": str(HERE)}
+    subprocess.run([sys.executable, str(script)], env=environment, timeout=60, check=True)
+    assert sorted(errors(peer)) == ["from the child", "from the parent"]
