@@ -121,7 +121,7 @@ class AsyncPublisher:
     async def _flush(self, loop: Loop, timeout: float | None, *, shield: bool) -> None:  # noqa: ASYNC109
         target = self._carrier.begin_flush()
         backlog = self._carrier.backlog
-        await loop.wait_until(lambda: backlog.settled >= target, timeout, shield=shield)
+        await loop.wait_until(lambda: backlog.settled >= target or backlog.stopping, timeout, shield=shield)
         self._carrier.end_flush(target, timeout)
 
     def _running(self) -> Loop:

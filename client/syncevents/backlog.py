@@ -52,7 +52,7 @@ class Backlog:
     Events are counted 1, 2, 3, ... in the order in which they were queued (their ordinals); everything up to `settled`
     is dealt with. `taken - settled` is bounded by `max_pending`. `ring` is called when something was queued and the
     sender sleeps or does not run yet, and returns why it cannot run, or None; `on_progress`, in the sender's thread,
-    when events were settled.
+    when events were settled, and in the one that stops.
     """
 
     def __init__(self, max_pending: int, overflow: Overflow, ring: Callable[[], str | None]) -> None:
@@ -159,6 +159,8 @@ class Backlog:
         with self.lock:
             self.closed = self.stopping = True
             self._changed.notify_all()
+        if self.on_progress is not None:
+            self.on_progress()  # who waits in an event loop ends as well
 
     def wait_settled(self, ordinal: int, timeout: float | None) -> bool:
         """Wait until everything up to `ordinal` is dealt with; False after `timeout` seconds, or when stopped."""

@@ -49,7 +49,7 @@ class _Trio:
         await self._trio.lowlevel.checkpoint()
 
     async def wait_until(self, done: Callable[[], bool], seconds: float | None, *, shield: bool) -> None:
-        with self._trio.move_on_after(math.inf if seconds is None else seconds, shield=shield):
+        with self._trio.move_on_after(math.inf if seconds is None else max(0, seconds), shield=shield):
             while not done():
                 await self._moved.wait()
 

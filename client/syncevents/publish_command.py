@@ -56,6 +56,8 @@ def publish(file: BinaryIO, socket_path: str | None, timeout: float) -> None:
         run.send_all()
     except TimeoutError as error:
         raise click.ClickException(f"{error}. What is not acknowledged may be stored or not.") from None
+    except OSError as error:
+        raise click.ClickException(f"{getattr(file, 'name', 'the input')} cannot be read on: {error}") from None
     finally:
         with suppress(Rejected, TimeoutError):
             run.publisher.close(timeout=0)
@@ -75,7 +77,7 @@ class _Run:
         # The input's line numbers of the publish calls. A call's slot is used again only when as many calls later
         # found room, that is, after this one was settled: so the sender's thread reads it without a lock.
         self._line_numbers = [0] * _MAX_PENDING
-        self._shows_progress = sys.stderr.isatty()
+        self._shows_progress = sys.stderr is not None and sys.stderr.isatty()  # None where the caller closed it
 
     def send_all(self) -> None:
         """Send all lines; raises TimeoutError when nothing was acknowledged for the timeout."""

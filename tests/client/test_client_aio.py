@@ -186,3 +186,38 @@ def test_it_needs_a_running_loop(peer: Peer) -> None:
     entering = publisher.__aenter__()
     with pytest.raises(RuntimeError, match="no running event loop"):
         entering.send(None)
+
+
+async def test_a_flush_whose_time_is_up_says_so_at_once(peer: Peer) -> None:
+    async with syncevents.open_publisher(peer.path) as publisher:
+        await publisher.publish_sync_failed(13, None, samples.failed())
+        with pytest.raises(TimeoutError):
+            await publisher.flush(-1)
+        peer.start()  # so that leaving the block need not wait
+
+
+async def test_who_waits_when_the_block_is_left_waits_no_longer(peer: Peer) -> None:
+    ended: list[str] = []
+
+    async def publish(publisher: syncevents.AsyncPublisher) -> None:
+        with pytest.raises(RuntimeError):
+            await publisher.publish_sync_failed(13, None, samples.failed())
+        ended.append("publish")
+
+    async def flush(publisher: syncevents.AsyncPublisher) -> None:
+        with pytest.raises(TimeoutError):
+            await publisher.flush(None)
+        ended.append("flush")
+
+    async def leave_with_waiting_tasks(nursery: trio.Nursery) -> None:
+        async with syncevents.open_publisher(peer.path, max_pending=1) as publisher:
+            await publisher.publish_sync_failed(13, None, samples.failed())
+            nursery.start_soon(publish, publisher)
+            nursery.start_soon(flush, publisher)
+            await trio.testing.wait_all_tasks_blocked()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(TimeoutError):
+                await leave_with_waiting_tasks(nursery)
+    assert sorted(ended) == ["flush", "publish"]
