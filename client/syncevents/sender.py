@@ -263,7 +263,7 @@ class Sender:
         self._backlog.settle(self._window.settled)
 
     def _call_back(self, on_reject: Callable[[Reject], None], reject: Reject) -> None:
-        """Call foreign code, whose failure must not keep the other events from going out."""
+        """Call foreign code; whatever it raises is logged, and must not keep the other events from going out."""
         try:
             on_reject(reject)
         except Exception:

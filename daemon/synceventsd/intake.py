@@ -65,6 +65,7 @@ class Connection:
     refusal: Refusal | None = None
     done: bool = False
     reading: trio.CancelScope = field(factory=trio.CancelScope)
+    ahead: list[bytes] = field(factory=list)  # lines that were read, and not handed in yet
     _rejects: list[Rejected] = field(factory=list)
     _greeting: bytes = b""
     _told_level: int = 0
@@ -224,6 +225,7 @@ class Intake:
                 nursery.start_soon(connection.tell_levels)
                 with connection.reading:
                     await self._read(connection)
+                self._hand_in(connection, connection.ahead)  # read before a stop, so it is stored
                 await self._log.committer.wait_settled(connection)
                 connection.finish()
                 with trio.CancelScope(deadline=trio.current_time() + FAREWELL) as connection.farewell:
@@ -264,8 +266,10 @@ class Intake:
                 opened = True
                 if wire.is_hello(lines[0]):
                     await self._greet(connection, lines.pop(0))
-            for start in range(0, len(lines), LINES_AT_ONCE):
-                self._hand_in(connection, lines[start : start + LINES_AT_ONCE])
+            connection.ahead = lines
+            while connection.ahead:
+                lines, connection.ahead = connection.ahead[:LINES_AT_ONCE], connection.ahead[LINES_AT_ONCE:]
+                self._hand_in(connection, lines)
                 await trio.lowlevel.checkpoint()
                 await self._log.committer.wait_room()
                 await connection.wait_told()

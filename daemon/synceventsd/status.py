@@ -66,6 +66,7 @@ class StatusBoard:
                 self.fold(group)
             self.upto = max(self.upto, found.upto)
         self._log.follow(self.fold)
+        self._log.before_pruning(self.save)
 
     def fold(self, group: Group) -> None:
         """Take in one group; what of it was taken in before is stepped over."""

@@ -260,6 +260,14 @@ def test_a_full_buffer_shows_and_ends_when_redis_is_back(tmp_path: Path) -> None
         assert talk(daemon.socket, line(1, **pad)) == [{"ack": 1}]
 
 
+def test_a_small_log_makes_room_for_new_events_where_nobody_waits_for_the_old_ones(daemon: Daemon) -> None:
+    daemon.start(SYNCEVENTSD_STORAGE_MAX_BYTES=str(2**20))
+    pad = {"data": {"pad": "x" * 1000}}
+    told = talk(daemon.socket, *(line(number, **pad) for number in range(5000)))
+    assert told[-1] == {"ack": 5000}
+    assert [message for message in told if "reject" in message] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_as_soon_as_the_socket_is_there_is_a_clean_one(daemon: Daemon, number: signal.Signals) -> None:
     daemon.start(wait=False)

@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.events import Hand, a_log, line
 
+from synceventsd import intake as intake_module
 from synceventsd.config import IngestConfig
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog
+from synceventsd.eventlog.committer import Committer
 from synceventsd.eventlog.store import Commit, Store
 from synceventsd.intake import Intake
 
@@ -335,6 +338,52 @@ async def test_a_stop_stores_and_acknowledges_what_was_read(tmp_path: Path) -> N
             if told:
                 acked += told[-1]["ack"] - (acked if publisher is publishers[0] else 0)
         assert acked == running.log.last
+
+
+async def test_a_stop_in_the_middle_of_what_was_read_at_once_loses_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read brings more lines than are handed in at once; all of them were read, so all are stored."""
+    monkeypatch.setattr(intake_module, "LINES_AT_ONCE", 1)
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        lines = [line(number) for number in range(900)]
+        text = b"".join(one + b"\n" for one in lines)
+        assert len(text) < 200_000  # so that it is there at once
+        publisher.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+        await publisher.stream.send_all(text)
+        while not running.log.committer._pending and not running.log.committer._in_flight:
+            await trio.lowlevel.checkpoint()
+        running.stop.set()
+        told = await publisher.told_to_the_end()
+        assert told[-1]["ack"] == running.log.last == 900
+
+
+async def test_who_waits_for_lines_that_a_takeover_dropped_waits_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with an_intake(tmp_path) as running, trio.open_nursery() as nursery:
+        committer = running.log.committer
+
+        async def nothing(_: Committer) -> None:
+            """It does not get to what is pending."""
+
+        monkeypatch.setattr(Committer, "_commit_pending", nothing)
+        hand = Hand(running.log, producer=PRODUCER)
+        hand.hand_in(line(1))
+        ended = []
+
+        async def wait() -> None:
+            await committer.wait_settled(hand)
+            ended.append(True)
+
+        nursery.start_soon(wait)
+        await trio.sleep(0.05)
+        assert not ended
+        await committer.withdraw(PRODUCER)
+        with trio.fail_after(10):
+            while not ended:
+                await trio.sleep(0.01)
 
 
 @settings(max_examples=40, deadline=None)

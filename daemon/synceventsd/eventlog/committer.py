@@ -6,7 +6,7 @@ While one group is being synced the next one gathers, so groups grow with the lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -111,6 +111,15 @@ def compose(lots: Sequence[Lot], first: int, epoch: str, at: float) -> list[Grou
     return groups
 
 
+def fitting(lots: Sequence[Lot], room: int) -> int:
+    """Return how many of the lots, from the first on, fit into so many bytes; those without events always do."""
+    for count, lot in enumerate(lots):
+        room -= lot.size
+        if lot.size and room < 0:
+            return count
+    return len(lots)
+
+
 def refused(lot: Lot, fault: Fault) -> Lot:
     """Return the lot with every event of it rejected."""
     known = {reject.line for reject in lot.rejects}
@@ -139,6 +148,7 @@ class Committer:
     on_commit: Callable[[Sequence[Group]], None]
     owed_from: Callable[[], int]  # events up to this number are out, and their text may be deleted
     mark: Callable[[], int]  # up to where Redis has everything
+    release: Callable[[], Awaitable[bool]]  # have `owed_from` catch up with what is out; false when it has
     failing: str | None = field(default=None, init=False)
     full: bool = field(default=False, init=False)
     beat: float = field(default=0.0, init=False)
@@ -174,6 +184,7 @@ class Committer:
         kept = [lot for lot in self._pending if lot.source.producer != producer]
         self._pending = kept
         self._pending_bytes = sum(lot.cost for lot in kept)
+        self._land()  # whoever waited for what was dropped waits for nothing now
         while any(lot.source.producer == producer for lot in self._in_flight):
             await self._landed.wait()
 
@@ -233,11 +244,7 @@ class Committer:
                 upkeep_at = trio.current_time() + (UPKEEP_AGAIN if more else UPKEEP_EVERY)
 
     async def _commit_pending(self) -> None:
-        lots, self._pending, self._pending_bytes = self._pending, [], 0
-        self._in_flight = lots
-        size = sum(lot.size for lot in lots)
-        if size and await self._is_full(size):
-            lots = self._refuse(lots)
+        lots = await self._take()
         commit = self._commit_of(lots)
         await self._write(commit)
         if commit.groups:
@@ -325,11 +332,31 @@ class Committer:
 
     # Limits
 
-    async def _is_full(self, size: int) -> bool:
-        while self.store.used + size > self.retention.max_bytes:
-            if not await self._insist(self.store.prune, *self._prunable(keep_bytes=0)):
-                return True
-        return False
+    async def _take(self) -> Sequence[Lot]:
+        """Take what is pending and fits, after making room as far as anything may go; refuse the next lot if none fits.
+
+        From taking to settling a lot is in flight. What does not fit stays pending, for the next commit.
+        """
+        while True:
+            room = self.retention.max_bytes - self.store.used
+            count = fitting(self._pending, room)
+            if count == len(self._pending):
+                return self._fly(count)
+            try:
+                more = await self._insist(self.store.prune, *self._prunable(keep_bytes=0)) or await self.release()
+            except StorageUnavailable as error:
+                self._fail(error)
+                await self._reopen(1)
+                continue
+            if not more and self._pending:
+                return self._fly(count) if count else self._refuse(self._fly(1))
+
+    def _fly(self, count: int) -> list[Lot]:
+        self._in_flight, self._pending = self._pending[:count], self._pending[count:]
+        self._pending_bytes = sum(lot.cost for lot in self._pending)
+        if self._pending:
+            self._work.set()
+        return self._in_flight
 
     def _refuse(self, lots: Sequence[Lot]) -> list[Lot]:
         error = (

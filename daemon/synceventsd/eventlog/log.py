@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -80,6 +80,7 @@ class EventLog:
     _forwarding: bool
     _forwarded: int = field(init=False)
     _syncs_upto: int = field(default=0, init=False)
+    _save_syncs: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
     _followers: list[Callable[[Group], None]] = field(factory=list, init=False)
     _tail: Tail = field(factory=Tail, init=False)
     _moved: trio.Event = field(factory=trio.Event, init=False)
@@ -96,6 +97,7 @@ class EventLog:
             self._on_commit,
             lambda: min(self.forwarded, self._syncs_upto),
             lambda: self.forwarded,
+            self._release,
         )
 
     # State
@@ -139,6 +141,16 @@ class EventLog:
             self.committer.failing,
             self.committer.full,
         )
+
+    def before_pruning(self, save: Callable[[], Awaitable[None]]) -> None:
+        """Call `save` when room is needed and `save_syncs` is all that keeps events from being deleted."""
+        self._save_syncs = save
+
+    async def _release(self) -> bool:
+        before = self._syncs_upto
+        if before < self.forwarded and self._save_syncs is not None:
+            await self._save_syncs()
+        return self._syncs_upto > before
 
     def follow(self, follower: Callable[[Group], None]) -> None:
         """Call `follower(group)` for each group once it is durable and before any line of it is acknowledged."""
