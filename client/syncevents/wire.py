@@ -120,7 +120,8 @@ class LineSplitter:
             self._partial.clear()
         if b"\r" in data or lines[0].endswith(b"\r"):
             lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
-        if max(map(len, lines)) > self._max_frame:
+        # A chunk that is no longer than a frame holds no longer line, but for the one that began before it.
+        if (len(data) > self._max_frame or len(lines[0]) > self._max_frame) and max(map(len, lines)) > self._max_frame:
             self.too_large = True
             lines = lines[: next(i for i, line in enumerate(lines) if len(line) > self._max_frame)]
         else:

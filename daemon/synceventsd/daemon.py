@@ -36,6 +36,9 @@ from synceventsd.web import serve_web
 
 log = get_logger("daemon")
 
+# Every event makes a few objects that live on in the tail and are never part of a cycle; as shipped (700, 10, 10) the
+# collector walks through them for 4 % of the time under load.
+COLLECT_AFTER: Final = (20_000, 50, 100)
 DRAIN_POLL: Final = 0.02  # seconds between two looks at how far Redis is, while the daemon stops
 SALVAGE_STEP: Final = 60  # seconds that systemd grants to the start at each sign of progress in salvaging a damaged log
 OWN_DESCRIPTORS: Final = 600  # beside publishers and streams: HTTP without streams (512), the log, Redis, the loop
@@ -179,6 +182,7 @@ async def listening(config: Config, handed: list[socket.socket] | None) -> Async
 def announce(config: Config, eventlog: EventLog, http: Sequence[str]) -> None:
     """Say that the daemon is ready, to the log and to systemd; what is loaded by now stays for good."""
     gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
     gc.enable()
     log.info(
         "daemon.ready",

@@ -63,10 +63,18 @@ class Stamp:
 _decode = msgspec.json.Decoder(Envelope).decode
 _encode = msgspec.json.encode
 _KEYS: Final = frozenset(("id", "event_type", "integration_id", "business_id", "timestamp", "data", "metadata"))
-_LEAST: Final = len(b'{"event_type":"","integration_id":,"data":}')
 # Upper-case T and Z, no leap second: the Go reader's time.Parse(time.RFC3339) takes no others and drops the event.
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+# The header as nearly every client writes it, up to `data`: each key once, in this order, no white space, no escapes.
+_CANONICAL = re.compile(
+    rb'\{"id":"[^"\\]++","event_type":"[^"\\]++","integration_id":\d++,(?:"business_id":\d++,)?+'
+    rb'"timestamp":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?+(?:Z|[+-]\d\d:\d\d)","data":(?=\{)'
+)
+_BEFORE_METADATA: Final = len(b',"metadata":')
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# The shortest lines that can be too deep: a level costs two bytes as an array, five as an object ({"":}).
+_ARRAYS_DEEP: Final = 2 * MAX_DEPTH
+_OBJECTS_DEEP: Final = 5 * MAX_DEPTH
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b"{}[]")
 
 
@@ -90,6 +98,10 @@ def read_event(line: bytes, types: frozenset[str], stamp: Callable[[], Stamp]) -
         head = _decode(line)
     except (ValueError, RecursionError) as error:
         return _explain(line, error)
+    # The way of nearly all lines; what it does not vouch for is looked at closely below.
+    plain = not _may_be_deep(line) and (line.isascii() or _utf8_fault(line) is None)
+    if plain and head.event_type in types and _is_canonical(line, head):
+        return line, head
     fault = _fault_of(line, head, types)
     if fault is not None:
         return fault
@@ -99,15 +111,30 @@ def read_event(line: bytes, types: frozenset[str], stamp: Callable[[], Stamp]) -
     return line, head
 
 
+def _is_canonical(line: bytes, head: Envelope) -> bool:
+    """Return whether header and `metadata` stand as in `_CANONICAL`, with a valid time, and nothing else beside them.
+
+    There is no room for a second or a foreign key then. This spares nearly every line the search for duplicate keys,
+    which costs more than all the rest (7 us), and all checks of the header's form (2 us, against 1 us for this).
+    """
+    match = _CANONICAL.match(line)
+    if match is None:
+        return False
+    end = match.end() + len(memoryview(head.data))
+    if head.metadata is not UNSET:
+        end += _BEFORE_METADATA
+        if line[end] != 0x7B:  # {
+            return False
+        end += len(memoryview(head.metadata))
+    return end + 1 == len(line) and _is_datetime(head.timestamp)
+
+
 def _fault_of(line: bytes, head: Envelope, types: frozenset[str]) -> Fault | None:
     # msgspec steps over `data` and `metadata` without looking at their UTF-8.
-    if not line.isascii():
-        try:
-            line.decode()
-        except UnicodeDecodeError as error:
-            return Fault("invalid_json", f"the line is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}")
-    # An upper bound of the depth, for free; the real count only for lines with many brackets.
-    if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _too_deep(line):
+    fault = _utf8_fault(line)
+    if fault is not None:
+        return fault
+    if _may_be_deep(line) and _too_deep(line):
         return Fault("invalid_json", f"the line nests deeper than {MAX_DEPTH} levels")
     event_id = _echo(head.id)
     if bytes(memoryview(head.data)[:1]) != b"{":
@@ -117,31 +144,25 @@ def _fault_of(line: bytes, head: Envelope, types: frozenset[str]) -> Fault | Non
     if head.timestamp is not UNSET and not _is_rfc3339(head.timestamp):
         shown = head.timestamp[:64]
         return Fault("invalid_event", f"timestamp is not RFC 3339 with an offset: {shown!r}", event_id)
-    if _canonical_size(head) != len(line):
-        fault = _key_fault(line, event_id)
-        if fault is not None:
-            return fault
-    if head.event_type not in types:
+    fault = _key_fault(line, event_id)
+    if fault is None and head.event_type not in types:
         return Fault("unknown_event_type", f"event_type {head.event_type[:64]!r} is not known here", event_id)
+    return fault
+
+
+def _utf8_fault(line: bytes) -> Fault | None:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return Fault("invalid_json", f"the line is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}")
     return None
 
 
-def _canonical_size(head: Envelope) -> int:
-    """Return how long the line is if it holds these keys once each, no others, no white space and no escapes.
-
-    The canonical form is the shortest one, so a line of just this length has no room for a second key: this spares
-    nearly every line the search for duplicate keys, which costs more than all the rest (7 us against 1.5 us).
-    """
-    size = _LEAST + len(head.event_type) + len(str(head.integration_id)) + len(memoryview(head.data))
-    if head.id is not UNSET:
-        size += len(b'"id":"",') + len(head.id)
-    if head.business_id is not None:
-        size += len(b'"business_id":,') + len(str(head.business_id))
-    if head.timestamp is not UNSET:
-        size += len(b'"timestamp":"",') + len(head.timestamp)
-    if head.metadata is not UNSET:
-        size += len(b'"metadata":,') + len(memoryview(head.metadata))
-    return size
+def _may_be_deep(line: bytes) -> bool:
+    """Return an upper bound, for next to nothing; the real count is only for long lines with many brackets."""
+    if len(line) < _ARRAYS_DEEP or (len(line) < _OBJECTS_DEEP and b"[" not in line):
+        return False
+    return line.count(b"{") + line.count(b"[") > MAX_DEPTH
 
 
 def _key_fault(line: bytes, event_id: str | None) -> Fault | None:
@@ -165,7 +186,12 @@ def _pairs(line: bytes) -> list[tuple[str, object]]:
 
 
 def _is_rfc3339(text: str) -> bool:
-    if _RFC3339.fullmatch(text) is None:
+    return _RFC3339.fullmatch(text) is not None and _is_datetime(text)
+
+
+def _is_datetime(text: str | UnsetType) -> bool:
+    """Return whether a text of that form names a time that there is: no 30th of February, no 25th hour."""
+    if text is UNSET:
         return False
     try:
         datetime.fromisoformat(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from attrs import define, field
 
@@ -33,7 +34,12 @@ class Group:
     lines: Sequence[bytes]
     _heads: Sequence[Envelope] | None = None
     _frames: list[bytes | None] | None = field(default=None, init=False)
-    _by_business: dict[int, list[int]] | None = field(default=None, init=False)
+    _by_business: Mapping[int, Sequence[int]] | None = field(default=None, init=False)
+
+    @cached_property
+    def size(self) -> int:
+        """Return how many bytes of text it holds."""
+        return sum(map(len, self.lines))
 
     @property
     def last(self) -> int:
@@ -48,12 +54,16 @@ class Group:
         return self._heads
 
     @property
-    def by_business(self) -> dict[int, list[int]]:
+    def by_business(self) -> Mapping[int, Sequence[int]]:
         """Return which indexes belong to which business; global events stand under `GLOBAL`."""
         if self._by_business is None:
+            whose = [head.business_id or GLOBAL for head in self.heads]
+            if whose.count(whose[0]) == len(whose):  # as a rule under load: a big sync of one shop
+                self._by_business = {whose[0]: range(len(whose))}
+                return self._by_business
             places: dict[int, list[int]] = {}
-            for index, head in enumerate(self.heads):
-                places.setdefault(head.business_id or GLOBAL, []).append(index)
+            for index, business in enumerate(whose):
+                places.setdefault(business, []).append(index)
             self._by_business = places
         return self._by_business
 

@@ -98,16 +98,26 @@ def compose(lots: Sequence[Lot], first: int, epoch: str, at: float) -> list[Grou
     lines: list[bytes] = []
     heads: list[Envelope] = []
     size = 0
+
+    def end_group() -> None:
+        nonlocal first, lines, heads, size
+        groups.append(Group(first, epoch, at, lines, heads))
+        first, lines, heads, size = first + len(lines), [], [], 0
+
     for lot in lots:
+        if len(lines) + len(lot.lines) <= MAX_GROUP_EVENTS and size + lot.size <= MAX_GROUP_BYTES:
+            lines += lot.lines  # nearly always; to do it line by line costs 0.3 us an event
+            heads += lot.heads
+            size += lot.size
+            continue
         for line, head in zip(lot.lines, lot.heads, strict=True):
             if lines and (len(lines) >= MAX_GROUP_EVENTS or size + len(line) > MAX_GROUP_BYTES):
-                groups.append(Group(first, epoch, at, lines, heads))
-                first, lines, heads, size = first + len(lines), [], [], 0
+                end_group()
             lines.append(line)
             heads.append(head)
             size += len(line)
     if lines:
-        groups.append(Group(first, epoch, at, lines, heads))
+        end_group()
     return groups
 
 

@@ -28,9 +28,9 @@ class Tail:
     def add(self, group: Group) -> None:
         """Add the newest group and let the oldest go."""
         self._groups.append(group)
-        self._bytes += _size(group)
+        self._bytes += group.size
         while self._groups and (self._bytes > MAX_BYTES or len(self._groups) > MAX_GROUPS) and len(self._groups) > 1:
-            self._bytes -= _size(self._groups.popleft())
+            self._bytes -= self._groups.popleft().size
 
     def covers(self, after: int) -> bool:
         """Return whether every event beyond number `after` is here."""
@@ -57,7 +57,3 @@ class _Lasts:
 
     def __getitem__(self, index: int) -> int:
         return self.groups[index].last
-
-
-def _size(group: Group) -> int:
-    return sum(map(len, group.lines))
