@@ -7,9 +7,13 @@ from typing import Final
 
 from synceventsd.core.model import Group
 
-# One call blocks Redis for everybody: 500 events take it about 1 ms. More would hardly be faster.
-MAX_EVENTS: Final = 500
-MAX_BYTES: Final = 2**20
+# A script blocks Redis for everybody: 500 events take it about 1 ms.
+SCRIPT_EVENTS: Final = 500
+
+# One call, and one turn of the thread that makes it, carries several scripts: under load a turn of the thread waits for
+# the event loop to let go of the interpreter.
+MAX_EVENTS: Final = 4 * SCRIPT_EVENTS
+MAX_BYTES: Final = 2 * 2**20
 
 
 def cut(groups: Sequence[Group], after: int, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> list[bytes]:

@@ -43,6 +43,22 @@ class Batch:
         """Return the number of the last event; `first - 1` when there is none."""
         return self.first + len(self.lines) - 1
 
+    def parts(self, size: int) -> list[Batch]:
+        """Return the batch in pieces of at most `size` events, each of which takes the one before it for known.
+
+        To be sent one after the other without waiting: once a piece is not done, those behind it find themselves
+        `BEHIND`, and do nothing.
+        """
+        return [
+            Batch(
+                self.epoch,
+                max(self.known, self.first + start - 1),
+                self.first + start,
+                self.lines[start : start + size],
+            )
+            for start in range(0, max(len(self.lines), 1), size)
+        ]
+
 
 class Verdict(Enum):
     """What became of a batch."""

@@ -19,11 +19,14 @@ from redis.connection import Connection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 
 from synceventsd.config import RedisConfig, mask_password, read_secret
+from synceventsd.core.batches import SCRIPT_EVENTS
 from synceventsd.core.cursor import Answer, Batch, Send, Verdict, cursor_key, decide
 from synceventsd.core.errors import RedisUnavailable
 from synceventsd.core.positions import Position
 from synceventsd.redis_sink.failures import permission_lacks, shebang_unknown, translated
 from synceventsd.redis_sink.scripts import CLAIM, DELIVER, Script
+
+_Args = Sequence[bytes | str | int]
 
 
 class _Wire(Protocol):
@@ -59,7 +62,7 @@ class Session:
         """
         if self._scripts:
             held = b"-" if expected is None else b"=" + expected
-            answer = self._run(CLAIM, held, str(cursor), cursor.seq)
+            answer = self._run(CLAIM, [(held, str(cursor), cursor.seq)])
             if answer is not None:
                 return answer
         if self._begin_transaction() != expected:
@@ -67,9 +70,13 @@ class Session:
         return self._transact(cursor, ())
 
     def deliver(self, batch: Batch) -> Answer:
-        """Publish what of the batch is not out yet, and move the cursor, in one step that nothing can come between."""
+        """Publish what of the batch is not out yet, and move the cursor, in steps that nothing can come into."""
         if self._scripts:
-            answer = self._run(DELIVER, f"{batch.epoch}-", batch.known, batch.first, self._channel, *batch.lines)
+            prefix = f"{batch.epoch}-"
+            calls: list[_Args] = [
+                (prefix, part.known, part.first, self._channel, *part.lines) for part in batch.parts(SCRIPT_EVENTS)
+            ]
+            answer = self._run(DELIVER, calls)
             if answer is not None:
                 return answer
         decision = decide(self._begin_transaction(), batch)
@@ -97,30 +104,31 @@ class Session:
 
     # Scripts
 
-    def _run(self, script: Script, *args: bytes | str | int) -> Answer | None:
-        """Return the script's answer, or None when this user may not run scripts."""
+    def _run(self, script: Script, calls: Sequence[_Args]) -> Answer | None:
+        """Return the first answer that is not `DONE`, else the last; None when this user may not run scripts."""
         try:
-            reply = self._evaluate(script, args)
+            replies = self._evaluate(script, calls)
         except theirs.ResponseError as error:
             if not permission_lacks(error):
                 raise
             self._scripts = False
             return None
-        return _answer(reply)
+        answers = [_answer(reply) for reply in replies]
+        return next((answer for answer in answers if answer.verdict is not Verdict.DONE), answers[-1])
 
-    def _evaluate(self, script: Script, args: Sequence[bytes | str | int]) -> Any:
-        rest = (1, self._key, *args)
+    def _evaluate(self, script: Script, calls: Sequence[_Args]) -> list[Any]:
+        name, source = script.sha(shebang=self._shebang), script.source(shebang=self._shebang)
         try:
-            return self._ask(("EVALSHA", script.sha(shebang=self._shebang), *rest))[0]
+            return self._ask(*(("EVALSHA", name, 1, self._key, *args) for args in calls))
         except theirs.NoScriptError:
             pass  # new to this server, or the server is new: a restart, a failover, SCRIPT FLUSH
         try:
-            return self._ask(("EVAL", script.source(shebang=self._shebang), *rest))[0]
+            return self._ask(*(("EVAL", source, 1, self._key, *args) for args in calls))
         except theirs.ResponseError as error:
             if not (self._shebang and shebang_unknown(error)):
                 raise
         self._shebang = False
-        return self._evaluate(script, args)
+        return self._evaluate(script, calls)
 
     # The way without scripts: the same decisions, made here. Redis refuses the transaction when the cursor was written
     # since it was read. Never a bare PUBLISH: a primary that was demoted answers it with OK, and nobody hears it.
