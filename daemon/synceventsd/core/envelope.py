@@ -30,8 +30,8 @@ MAX_ECHOED_ID: Final = 256
 KNOWN_TYPES: Final = frozenset(EVENT_TYPES)
 
 
-@frozen
-class Envelope:
+# Of msgspec's own kind, not attrs': made faster and unknown to the garbage collector, which is 0.9 us an event of 9.
+class Envelope(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An event's header, decoded; `data` and `metadata` are the client's own bytes."""
 
     event_type: str
