@@ -8,14 +8,26 @@ while it is timed is as cheap as it can be: it shares the cores with what is mea
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import threading
 import time
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
 
-from tests.benchmarks.payload import MARK, blocks
+import redis
+from tests.benchmarks.payload import MARK, blocks, line
+
+import syncevents
+
+AMOUNT: Final = Decimal("12.50")
+CREATED: Final = datetime(2026, 11, 24, 2, 30, 15, 123456, UTC)
+# Once in each event: the data's, which the metadata repeats, so only where a number of the order comes before it.
+STAMP: Final = re.compile(rb'"data":\{[^}]*?"external_id":"(\d+)"')
 
 
 def begin() -> None:
@@ -81,5 +93,83 @@ def hear(port: str, channel: str, count: str) -> None:
     finish(heard=heard, last=last)
 
 
+def order(number: int, external_id: str) -> syncevents.SyncOrderCreated:
+    """Return what a caller hands to the library, built and validated."""
+    return syncevents.SyncOrderCreated(
+        order_id=f"6f1c8f0e-{number:012d}",
+        order_number=f"#{number:09d}",
+        external_id=external_id,
+        platform="shopify",
+        status="paid",
+        total_amount=AMOUNT,
+        currency="EUR",
+        created_at=CREATED,
+        synced_at=CREATED,
+    )
+
+
+def ticks(rate: int, seconds: float) -> Iterator[int]:
+    """Yield numbers at a steady rate, several at once where the clock has moved on by more than one."""
+    count, begun = int(rate * seconds), time.monotonic()
+    done = 0
+    while done < count:
+        due = min(count, int((time.monotonic() - begun) * rate) + 1)
+        while done < due:
+            done += 1
+            yield done
+        time.sleep(max(0.0, begun + done / rate - time.monotonic()))
+
+
+def pace_client(path: str, rate: str, seconds: str) -> None:
+    """Publish through the library at a steady rate; each event carries when it was published."""
+    with syncevents.Publisher(path) as publisher:
+        publisher.publish_sync_order_created(13, 42, order(0, "0"))
+        publisher.flush(timeout=30)
+        begin()
+        before = time.process_time()
+        for number in ticks(int(rate), float(seconds)):
+            publisher.publish_sync_order_created(13, 42, order(number, str(time.monotonic_ns())))
+        publisher.flush(timeout=30)
+        finish(cpu=time.process_time() - before)
+
+
+def pace_redis(port: str, channel: str, rate: str, seconds: str) -> None:
+    """Publish ready-made payloads with redis-py at a steady rate."""
+    client = redis.Redis(port=int(port))
+    before_stamp, after_stamp = line(1).split(b"55510000000001", 1)
+    begin()
+    before = time.process_time()
+    for _ in ticks(int(rate), float(seconds)):
+        client.publish(channel, b"%b%d%b" % (before_stamp, time.monotonic_ns(), after_stamp))
+    finish(cpu=time.process_time() - before)
+
+
+def hear_times(port: str, channel: str, count: str) -> None:
+    """Subscribe and note how long each event took from the call to here, in milliseconds."""
+    source = socket.create_connection(("127.0.0.1", int(port)))
+    source.sendall(b"SUBSCRIBE %b\r\n" % channel.encode())
+    source.recv(1 << 16)
+    begin()
+    times: list[float] = []
+    tail = b""
+    while len(times) < int(count):
+        chunk = source.recv(1 << 20)
+        now = time.monotonic_ns()
+        if not chunk:
+            break
+        text = tail + chunk
+        end = 0
+        for found in STAMP.finditer(text):
+            stamp = int(found[1])
+            end = found.end()
+            if stamp:
+                times.append((now - stamp) / 1e6)
+        tail = text[end:]
+    times.sort()
+    finish(p50=times[len(times) // 2], p99=times[int(len(times) * 0.99)], worst=times[-1], count=len(times))
+
+
+ROLES = (feed, hear, pace_client, pace_redis, hear_times)
+
 if __name__ == "__main__":
-    {"feed": feed, "hear": hear}[sys.argv[1]](*sys.argv[2:])
+    {role.__name__: role for role in ROLES}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-"""Every peer as a context manager: started from what is installed, in a directory of its own, ended by its process id."""
+"""Every peer as a context manager: started from what is installed, in its own directory, ended by its process id."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def ours(redis: RedisServer | None, **settings: str) -> Iterator[Peer]:
 
 RSYSLOG: Final = """\
 global(workDirectory="{home}" maxMessageSize="256k")
-main_queue(queue.type="{queue}" queue.filename="main" queue.maxDiskSpace="8g" queue.size="2000000" queue.dequeueBatchSize="1024")
+main_queue(queue.type="{queue}" queue.filename="main" queue.maxDiskSpace="8g" queue.size="2000000"
+  queue.dequeueBatchSize="1024")
 module(load="imptcp")
 module(load="omhiredis")
 template(name="raw" type="string" string="%rawmsg%")
@@ -119,7 +120,7 @@ action(type="omhiredis" server="127.0.0.1" serverport="{port}" mode="publish" ke
 
 @contextmanager
 def rsyslog(redis: RedisServer, queue: str = "Disk") -> Iterator[Peer]:
-    """Run rsyslog: `imptcp` on a Unix socket, one main queue, `omhiredis` publishing. It syncs and acknowledges nothing."""
+    """Run rsyslog: `imptcp` on a Unix socket, one main queue, `omhiredis`. It syncs and acknowledges nothing."""
     with directory() as home:
         conf = home / "conf"
         conf.write_text(RSYSLOG.format(home=home, queue=queue, port=redis.port, channel=CHANNEL))
@@ -134,13 +135,13 @@ SYSLOG_NG: Final = """\
 options {{ log-fifo-size(2000000); stats-freq(0); }};
 source s {{ unix-stream("{home}/s" flags(no-parse) log-iw-size(100000) log-fetch-limit(1000) log-msg-size(262144)); }};
 destination d {{ redis(host("127.0.0.1") port({port}) command("PUBLISH", "{channel}", "${{MESSAGE}}")
-  disk-buffer(dir("{home}/d") reliable(yes) disk-buf-size(8589934592) mem-buf-size(67108864))); }};
+  disk-buffer(dir("{home}/buffer") reliable(yes) disk-buf-size(8589934592) mem-buf-size(67108864))); }};
 log {{ source(s); destination(d); flags(flow-control); }};
 """
 
 
 def syslog_ng_root() -> Path | None:
-    """Return where syslog-ng is unpacked: it conflicts with rsyslog as a package, so it is not installed but unpacked."""
+    """Return where syslog-ng is unpacked: as a package it conflicts with rsyslog, so it is not installed."""
     root = Path(os.environ.get("SYSLOG_NG_ROOT", Path.home() / ".cache/synceventsd-benchmarks/syslog-ng"))
     if not (root / "usr/sbin/syslog-ng").exists() and shutil.which("apt-get"):
         _unpack_syslog_ng(root)
@@ -168,7 +169,7 @@ def _unpack_syslog_ng(root: Path) -> None:
 
 @contextmanager
 def syslog_ng(redis: RedisServer) -> Iterator[Peer]:
-    """Run syslog-ng: a Unix socket, a reliable disk buffer, its Redis destination. It syncs and acknowledges nothing."""
+    """Run syslog-ng: a Unix socket, a reliable disk buffer, `redis()`. It syncs and acknowledges nothing."""
     root = syslog_ng_root()
     assert root is not None
     with directory() as home:
@@ -185,7 +186,7 @@ def syslog_ng(redis: RedisServer) -> Iterator[Peer]:
             str(root / "usr/lib/syslog-ng/3.38"),
         ]
         env = {"LD_LIBRARY_PATH": f"{root / 'lib/x86_64-linux-gnu'}:{libraries}:{root / 'usr/lib/syslog-ng'}"}
-        (home / "d").mkdir()
+        (home / "buffer").mkdir()
         with process(command, home / "log", **env) as child:
             eventually(lambda: (home / "s").exists() and connectable(home / "s"), (home / "log").read_text)
             yield Peer("syslog-ng", str(home / "s"), child)
