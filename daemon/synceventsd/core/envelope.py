@@ -30,6 +30,10 @@ MAX_ECHOED_ID: Final = 256
 KNOWN_TYPES: Final = frozenset(EVENT_TYPES)
 
 
+# The one code that says nothing of the line: the log has no room for it.
+BUFFER_FULL: Final = "buffer_full"
+
+
 @frozen
 class Envelope:
     """An event's header, decoded; `data` and `metadata` are the client's own bytes."""

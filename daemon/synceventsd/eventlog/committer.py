@@ -14,7 +14,7 @@ import trio
 from attrs import define, field, frozen
 
 from synceventsd.core import backoff
-from synceventsd.core.envelope import Envelope, Fault
+from synceventsd.core.envelope import BUFFER_FULL, Envelope, Fault
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.model import Group
 from synceventsd.eventlog.store import Commit, ProducerCount, RejectRow, Store
@@ -367,7 +367,7 @@ class Committer:
             self.full = True
             log.error("storage.full", used=self.store.used, limit=self.retention.max_bytes)
         self.rejected_full += sum(len(lot.lines) for lot in lots)
-        return [refused(lot, Fault("buffer_full", error)) for lot in lots]
+        return [refused(lot, Fault(BUFFER_FULL, error)) for lot in lots]
 
     async def _upkeep(self, *, idle: bool) -> bool:
         """Do what need not be done at once, in a short slice; return whether there is more to delete."""
