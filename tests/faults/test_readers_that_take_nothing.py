@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.harness import Daemon, a_daemon, envelope, eventually, reading
-from tests.faults.measure import descriptors, percentile, rss_mb
+from tests.faults.measure import cpu_seconds, descriptors, percentile, rss_mb
 from tests.redis_servers import BINARIES, CHANNEL, PATIENCE, RedisServer, redis_server
 
 from syncevents import Publisher
@@ -25,9 +25,9 @@ SOCKET = (
 FOR_EVER = "3600"
 
 
-def fill(daemon: Daemon, events: int = 40) -> None:
+def fill(daemon: Daemon, events: int = 400) -> None:
     """Store more than the kernel's buffers between the daemon and a reader hold."""
-    text = json.dumps(json.loads(envelope(9, 0)) | {"data": {"text": "x" * 200_000}}).encode()
+    text = json.dumps(json.loads(envelope(9, 0)) | {"data": {"text": "x" * 20_000}}).encode()
     with Publisher(daemon.socket) as publisher:
         for _ in range(events):
             publisher.publish_envelope(text)
@@ -47,6 +47,15 @@ def stuck(daemon: Daemon, count: int) -> Iterator[list[socket.socket]]:
             readers.append(reader)
         eventually(lambda: daemon.status()["sse_connections"] >= count, "all are connected")
         yield readers
+
+
+def wait_quiet(daemon: Daemon) -> None:
+    """Wait until the daemon has nothing to do: the readers have filled their buffers."""
+    assert daemon.process is not None
+    used, before = cpu_seconds(daemon.process.pid), 0.0
+    while used - before > 0.05:
+        time.sleep(1)
+        used, before = cpu_seconds(daemon.process.pid), used
 
 
 def memory_of(daemon: Daemon) -> float:
@@ -113,11 +122,12 @@ def test_500_readers_that_take_nothing_slow_nobody_down(tmp_path: Path) -> None:
             for _ in range(4):
                 without += latencies(daemon, redis, publisher, 500)
                 with stuck(daemon, 500):
-                    time.sleep(2)  # until they are stuck
+                    wait_quiet(daemon)
                     beside += latencies(daemon, redis, publisher, 500)
                     most = memory_of(daemon)
                 eventually(lambda: daemon.status()["sse_connections"] == 0, "they are gone")
         with stuck(daemon, 500):
+            wait_quiet(daemon)
             start = time.monotonic()
             assert daemon.stop() == 0
             stop_seconds = time.monotonic() - start

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Callable
 from datetime import datetime
+from itertools import accumulate
 from typing import Annotated, Final
 
 import msgspec
@@ -72,6 +74,7 @@ _LEAST: Final = len(b'{"event_type":"","integration_id":,"data":}')
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b"{}[]")
+_STEPS = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")  # one deeper, one less deep
 
 
 def decode_stored(line: bytes) -> Envelope:
@@ -179,12 +182,9 @@ def _is_rfc3339(text: str) -> bool:
 
 
 def _too_deep(line: bytes) -> bool:
-    brackets = _STRING.sub(b"", line).translate(None, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    return bool(brackets)
+    # In one pass over the brackets: to take away the innermost pairs again and again cost 0.2 s for one line at worst.
+    steps = array("b", _STRING.sub(b"", line).translate(_STEPS, _NOT_BRACKETS))
+    return max(accumulate(steps), default=0) > MAX_DEPTH
 
 
 def _with_stamp(line: bytes, head: Envelope, stamp: Stamp) -> bytes:
