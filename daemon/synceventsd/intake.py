@@ -45,6 +45,10 @@ STOP_FAREWELL: Final = 1.0  # seconds for the same when the daemon stops
 FAREWELL: Final = 30.0  # seconds for a publisher that has ended its input to take its last acks
 LINGER: Final = 1.0  # seconds in which input is thrown away, so that a last error is not cut off by a reset
 
+# How many refused connections linger at a time. A storm of them must not use up the descriptors: the others are closed
+# at once, and a client in the middle of a write may meet the reset before the error.
+MAX_LINGERING: Final = 64
+
 
 @frozen
 class Refusal:
@@ -173,6 +177,7 @@ class Intake:
     _connections: set[Connection] = field(factory=set, init=False)
     _producers: dict[str, Connection] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
+    _lingering: int = field(default=0, init=False)
     _opened: int = field(default=0, init=False)
     _accepted: int = field(default=0, init=False)
     _rejected: dict[str, int] = field(factory=dict, init=False)
@@ -325,7 +330,7 @@ class Intake:
         except wire.BadHello as error:
             connection.refuse(Refusal(error.code, str(error)))
             return
-        state = await self._log.producer(hello.producer, hello.acked)
+        state = await self._log.producer(hello.producer, wire.MAX_NUMBER)  # whose it is; its rejects come below
         older = self._producers.get(hello.producer)
         owner = state.uid if older is None else older.uid
         if owner is not None and owner != connection.uid:
@@ -337,7 +342,7 @@ class Intake:
             older.refuse(Refusal("producer_in_use", "a newer connection of this producer took over"))
         await self._log.committer.withdraw(hello.producer)
         state = await self._log.producer(hello.producer, hello.acked)
-        self._log.committer.greet(hello.producer, connection.uid, hello.acked)
+        self._log.committer.greet(hello.producer, hello.acked)
         connection.welcome(state, self._config.max_frame)
 
     def _hand_in(self, connection: Connection, lines: Sequence[bytes]) -> None:
@@ -372,8 +377,16 @@ class Intake:
         with trio.move_on_after(LINGER):
             await connection.stream.send_all(wire.encode_error(refusal.code, refusal.error))
             await connection.stream.send_eof()
-            while await connection.stream.receive_some(RECEIVE_BYTES):
+            if self._lingering < MAX_LINGERING:
+                await self._linger(connection.stream)
+
+    async def _linger(self, stream: trio.SocketStream) -> None:
+        self._lingering += 1
+        try:
+            while await stream.receive_some(RECEIVE_BYTES):
                 pass
+        finally:
+            self._lingering -= 1
 
 
 def is_torn(found: tuple[bytes, Envelope] | Fault) -> bool:

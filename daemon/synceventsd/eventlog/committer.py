@@ -156,8 +156,8 @@ class Committer:
     _pending: list[Lot] = field(factory=list, init=False)
     _pending_bytes: int = field(default=0, init=False)
     _in_flight: list[Lot] = field(factory=list, init=False)
-    _seen: dict[str, tuple[int, int]] = field(factory=dict, init=False)
-    _present: dict[str, tuple[int, int]] = field(factory=dict, init=False)
+    _seen: dict[str, int] = field(factory=dict, init=False)
+    _present: dict[str, int] = field(factory=dict, init=False)
     _work: trio.Event = field(factory=trio.Event, init=False)
     _landed: trio.Event = field(factory=trio.Event, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
@@ -198,9 +198,9 @@ class Committer:
         while self._pending or self._in_flight:
             await self._landed.wait()
 
-    def greet(self, producer: str, uid: int, acked: int) -> None:
+    def greet(self, producer: str, acked: int) -> None:
         """Note that a producer said hello; saved with the next commit. It counts as seen until it leaves."""
-        self._seen[producer] = self._present[producer] = (uid, acked)
+        self._seen[producer] = self._present[producer] = acked
         self._work.set()
 
     def leave(self, producer: str) -> None:
@@ -274,7 +274,7 @@ class Committer:
             producers=tuple(counts.values()),
             rejects=rejects,
             forwarded=self.mark(),
-            seen=[(producer, uid, acked) for producer, (uid, acked) in seen.items()],
+            seen=tuple(seen.items()),
         )
 
     async def _write(self, commit: Commit) -> None:
