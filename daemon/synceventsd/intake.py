@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from typing import Final
 
 import trio
@@ -23,7 +24,8 @@ from syncevents import wire
 from syncevents._version import __version__
 from synceventsd.accounts import group_id, user_id
 from synceventsd.config.settings import IngestConfig
-from synceventsd.core.envelope import KNOWN_TYPES, Envelope, Fault, Stamp, read_event
+from synceventsd.core.ahead import Ahead
+from synceventsd.core.envelope import BUFFER_FULL, KNOWN_TYPES, Envelope, Fault, Stamp, read_event
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected
 from synceventsd.logs import get_logger
@@ -32,15 +34,20 @@ log = get_logger("intake")
 
 RECEIVE_BYTES: Final = 256 * 1024  # a stream's kernel buffer holds 208 KiB: one call takes all that is there
 
-# Told but not yet sent. A publisher that sends rubbish and does not read why is not read on from here.
-MAX_UNSENT_REJECTS: Final = 1000
+# Found but not yet sent. A publisher that sends rubbish and does not read why is not read on from here; a reject takes
+# up to 5 KB, and each of a thousand publishers may be such a one.
+MAX_UNSENT_REJECTS: Final = 250
 
 # How many lines of one connection are checked before the others have a turn: 0.5 ms of orders, 5 ms of the worst.
 LINES_AT_ONCE: Final = 250
 
-STOP_FAREWELL: Final = 2.0  # seconds for the same when the daemon stops
+STOP_FAREWELL: Final = 1.0  # seconds for the same when the daemon stops
 FAREWELL: Final = 30.0  # seconds for a publisher that has ended its input to take its last acks
 LINGER: Final = 1.0  # seconds in which input is thrown away, so that a last error is not cut off by a reset
+
+# How many refused connections linger at a time. A storm of them must not use up the descriptors: the others are closed
+# at once, and a client in the middle of a write may meet the reset before the error.
+MAX_LINGERING: Final = 64
 
 
 @frozen
@@ -56,6 +63,7 @@ class Connection:
     """One publisher's connection: what is known of it, how far its lines are dealt with, what must still be told."""
 
     stream: trio.SocketStream
+    ahead: Ahead
     uid: int
     gid: int
     producer: str | None = None
@@ -65,7 +73,8 @@ class Connection:
     refusal: Refusal | None = None
     done: bool = False
     reading: trio.CancelScope = field(factory=trio.CancelScope)
-    ahead: list[bytes] = field(factory=list)  # lines that were read, and not handed in yet
+    opened: bool = False  # its first line has come, and was answered if it is a hello
+    _unsettled_rejects: int = 0
     _rejects: list[Rejected] = field(factory=list)
     _greeting: bytes = b""
     _told_level: int = 0
@@ -78,7 +87,14 @@ class Connection:
         """Learn from the committer that all lines up to `upto` are dealt with."""
         self.dealt = upto
         self._rejects.extend(rejects)
+        # What the committer rejects by itself, because the buffer is full, was not counted when it was handed in.
+        self._unsettled_rejects -= sum(reject.fault.code != BUFFER_FULL for reject in rejects)
         self._moved.set()
+
+    def handed_in(self, lot: Lot) -> None:
+        """Note what the committer has got now."""
+        self.numbered = lot.upto
+        self._unsettled_rejects += len(lot.rejects)
 
     def welcome(self, state: ProducerState, max_frame: int) -> None:
         """Go on where the producer's lines are dealt with, say so, and tell its rejects again."""
@@ -108,7 +124,7 @@ class Connection:
 
     async def wait_told(self) -> None:
         """Wait until the publisher has taken enough of its rejects."""
-        while len(self._rejects) > MAX_UNSENT_REJECTS:
+        while len(self._rejects) + self._unsettled_rejects > MAX_UNSENT_REJECTS:
             await self._told.wait()
 
     async def tell_levels(self) -> None:
@@ -161,6 +177,7 @@ class Intake:
     _connections: set[Connection] = field(factory=set, init=False)
     _producers: dict[str, Connection] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
+    _lingering: int = field(default=0, init=False)
     _opened: int = field(default=0, init=False)
     _accepted: int = field(default=0, init=False)
     _rejected: dict[str, int] = field(factory=dict, init=False)
@@ -214,7 +231,8 @@ class Intake:
             log.exception("connection.failed")
 
     async def _handle(self, stream: trio.SocketStream) -> None:
-        connection = Connection(stream, *peer_of(stream))
+        ahead = Ahead(wire.LineSplitter(self._config.max_frame))
+        connection = Connection(stream, ahead, *peer_of(stream))
         self._opened += 1
         self._refuse_unwanted(connection)
         self._connections.add(connection)
@@ -225,7 +243,8 @@ class Intake:
                 nursery.start_soon(connection.tell_levels)
                 with connection.reading:
                     await self._read(connection)
-                self._hand_in(connection, connection.ahead)  # read before a stop, so it is stored
+                if connection.opened:
+                    await self._hand_in_ahead(connection, STOP_FAREWELL)  # read before a stop, so it is stored
                 await self._log.committer.wait_settled(connection)
                 connection.finish()
                 with trio.CancelScope(deadline=trio.current_time() + FAREWELL) as connection.farewell:
@@ -253,42 +272,56 @@ class Intake:
 
     async def _read(self, connection: Connection) -> None:
         """Read lines and hand them in, until the end of input, a refusal, or the end of the daemon."""
-        splitter = wire.LineSplitter(self._config.max_frame)
-        opened = False
+        ahead = connection.ahead
         while True:
             await self._log.committer.wait_room()
             try:
                 data = await connection.stream.receive_some(RECEIVE_BYTES)
             except trio.BrokenResourceError:
                 return  # reset: whatever came of a last line is torn
-            lines = splitter.feed(data) if data else self._last_line(connection, splitter)
-            if lines and not opened:
-                opened = True
-                if wire.is_hello(lines[0]):
-                    await self._greet(connection, lines.pop(0))
-            connection.ahead = lines
-            while connection.ahead:
-                lines, connection.ahead = connection.ahead[:LINES_AT_ONCE], connection.ahead[LINES_AT_ONCE:]
-                self._hand_in(connection, lines)
-                await trio.lowlevel.checkpoint()
-                await self._log.committer.wait_room()
-                await connection.wait_told()
-            if splitter.too_large:
+            if data:
+                ahead.feed(data)
+            else:
+                ahead.end(partial(self._counts, connection))
+            if not connection.opened:
+                await self._open(connection)
+            await self._hand_in_ahead(connection)
+            if ahead.too_large:
                 error = f"a line is longer than {self._config.max_frame} bytes (ingest.max_frame)"
                 connection.refuse(Refusal("frame_too_large", error))
             if not data or connection.refusal is not None:
                 return
 
-    def _last_line(self, connection: Connection, splitter: wire.LineSplitter) -> list[bytes]:
-        """Return the line that the input ended in, if it counts.
+    def _counts(self, connection: Connection, line: bytes) -> bool:
+        """Return whether the line that the input ended in counts.
 
         A numbered producer that is cut off in the middle of a line sends it again under the same number; were the torn
         half counted as a rejected line, the whole one would be taken for dealt with.
         """
-        lines = splitter.finish()
-        if connection.producer is None:
-            return lines
-        return [line for line in lines if not is_torn(read_event(line, self._types, make_stamp))]
+        return connection.producer is None or not is_torn(read_event(line, self._types, make_stamp))
+
+    async def _open(self, connection: Connection) -> None:
+        """Take the first line, if it is there. Cancelled, the connection is not open, and nothing after it counts."""
+        first = connection.ahead.take(1)
+        if first and wire.is_hello(first[0]):
+            await self._greet(connection, first[0])
+        else:
+            self._hand_in(connection, first)
+        connection.opened = bool(first)
+
+    async def _hand_in_ahead(self, connection: Connection, patience: float = inf) -> None:
+        """Hand in what was read; give up when the publisher has taken none of its rejects for `patience` seconds.
+
+        Cancelling leaves the rest where it is.
+        """
+        while connection.refusal is None and (lines := connection.ahead.take(LINES_AT_ONCE)):
+            self._hand_in(connection, lines)
+            await trio.lowlevel.checkpoint()
+            await self._log.committer.wait_room()
+            with trio.move_on_after(patience) as waiting:
+                await connection.wait_told()
+            if waiting.cancelled_caught:
+                return
 
     async def _greet(self, connection: Connection, line: bytes) -> None:
         """Answer a hello. Every older connection of the producer has been settled or dropped before the welcome."""
@@ -297,7 +330,7 @@ class Intake:
         except wire.BadHello as error:
             connection.refuse(Refusal(error.code, str(error)))
             return
-        state = await self._log.producer(hello.producer, hello.acked)
+        state = await self._log.producer(hello.producer, wire.MAX_NUMBER)  # whose it is; its rejects come below
         older = self._producers.get(hello.producer)
         owner = state.uid if older is None else older.uid
         if owner is not None and owner != connection.uid:
@@ -309,7 +342,7 @@ class Intake:
             older.refuse(Refusal("producer_in_use", "a newer connection of this producer took over"))
         await self._log.committer.withdraw(hello.producer)
         state = await self._log.producer(hello.producer, hello.acked)
-        self._log.committer.greet(hello.producer, connection.uid, hello.acked)
+        self._log.committer.greet(hello.producer, hello.acked)
         connection.welcome(state, self._config.max_frame)
 
     def _hand_in(self, connection: Connection, lines: Sequence[bytes]) -> None:
@@ -331,8 +364,9 @@ class Intake:
                 lot.heads.append(found[1])
                 lot.size += len(line)
             number += 1
-        lot.upto = connection.numbered = number
+        lot.upto = number
         if lot.upto >= lot.first:
+            connection.handed_in(lot)
             self._accepted += len(lot.lines)
             self._log.committer.hand_in(lot)
 
@@ -343,8 +377,16 @@ class Intake:
         with trio.move_on_after(LINGER):
             await connection.stream.send_all(wire.encode_error(refusal.code, refusal.error))
             await connection.stream.send_eof()
-            while await connection.stream.receive_some(RECEIVE_BYTES):
+            if self._lingering < MAX_LINGERING:
+                await self._linger(connection.stream)
+
+    async def _linger(self, stream: trio.SocketStream) -> None:
+        self._lingering += 1
+        try:
+            while await stream.receive_some(RECEIVE_BYTES):
                 pass
+        finally:
+            self._lingering -= 1
 
 
 def is_torn(found: tuple[bytes, Envelope] | Fault) -> bool:

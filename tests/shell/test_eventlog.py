@@ -85,7 +85,7 @@ async def test_a_producer_s_count_and_rejects_are_kept_with_its_events(tmp_path:
         assert (state.uid, state.accepted) == (7, 4)
         assert [(reject.line, reject.code) for reject in state.rejects] == [(2, "invalid_json"), (4, "invalid_event")]
         assert [reject.line for reject in (await log.producer("p", 2)).rejects] == [4]
-        log.committer.greet("p", 7, 4)
+        log.committer.greet("p", 4)
         await Hand(log).append(line(3))
         assert (await log.producer("p", 0)).rejects == ()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
+import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from tests.events import Hand, a_log, line
 
 from synceventsd import intake as intake_module
 from synceventsd.config import IngestConfig
+from synceventsd.core.ahead import SPLIT_BYTES
 from synceventsd.core.errors import StorageUnavailable
-from synceventsd.eventlog import EventLog
+from synceventsd.eventlog import EventLog, ProducerState
 from synceventsd.eventlog.committer import Committer
+from synceventsd.eventlog.schema import FILE_NAME
 from synceventsd.eventlog.store import Commit, Store
 from synceventsd.intake import Intake
 
@@ -300,6 +304,101 @@ async def test_a_publisher_of_rubbish_that_never_reads_why_is_read_no_further(tm
         other = await running.connect()
         await other.send(line(1))
         assert await other.told() == {"ack": 1}
+
+
+async def test_a_publisher_of_rubbish_costs_no_more_memory_than_it_sent(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        with trio.move_on_after(1):
+            while True:
+                await publisher.stream.send_all(b"aa\n" * 20_000)
+        (connection,) = running.intake._connections
+        assert connection._rejects or connection._unsettled_rejects
+        assert len(connection._rejects) + connection._unsettled_rejects <= 2 * intake_module.MAX_UNSENT_REJECTS
+        assert len(connection.ahead._lines) <= SPLIT_BYTES
+
+
+async def test_rejects_that_are_read_late_are_all_told_and_nothing_is_lost_of_what_was_read(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publisher.stream.send_all, b"aa\n" * 60_000 + line(1) + b"\n")
+            await trio.sleep(0.5)
+            told = await publisher.told_until_ack(60_001)
+        assert [message["reject"] for message in told if "reject" in message] == list(range(1, 60_001))
+        assert running.log.last == 1
+
+
+async def test_a_stop_does_not_wait_for_who_takes_no_rejects_and_acknowledges_nothing_that_is_not_stored(
+    tmp_path: Path,
+) -> None:
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        with trio.move_on_after(0.5):
+            while True:
+                await publisher.stream.send_all((b"aa\n" * 100 + line(1) + b"\n") * 100)
+        running.stop.set()
+        with trio.fail_after(20):
+            while running.intake._connections:
+                await trio.sleep(0.01)
+        text = publisher.buffer
+        with suppress(trio.BrokenResourceError):
+            while data := await publisher.stream.receive_some():
+                text += data
+        acks = [message["ack"] for message in map(json.loads, text.split(b"\n")[:-1]) if "ack" in message]
+        assert max(acks, default=0) // 101 <= running.log.last
+
+
+async def test_a_stop_while_a_hello_is_answered_takes_none_of_its_lines_for_an_anonymous_publisher_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: EventLog, producer: str, acked: int) -> ProducerState:
+        asked.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    asked = trio.Event()
+    async with an_intake(tmp_path) as running:
+        monkeypatch.setattr(EventLog, "producer", never)
+        publisher = await running.connect()
+        hello = json.dumps({"hello": {"v": 1, "producer": PRODUCER}}).encode()
+        await publisher.send(hello, line(1), line(2))
+        await asked.wait()
+        running.stop.set()
+        assert await publisher.told_to_the_end() == []
+        assert running.log.last == 0
+
+
+async def test_a_storm_of_refused_connections_holds_few_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "LINGER", 3600.0)
+    monkeypatch.setattr(intake_module, "MAX_LINGERING", 5)
+    async with an_intake(tmp_path, max_clients=1) as running:
+        await (await running.connect()).hello()
+        refused = [await running.connect() for _ in range(50)]
+        for publisher in refused:
+            assert (await publisher.told_to_the_end())[0]["code"] == "too_many_clients"
+        gone = 0
+        for publisher in refused:
+            try:
+                await publisher.send(line(1))
+            except trio.BrokenResourceError:
+                gone += 1
+        assert gone == 45
+
+
+async def test_a_producer_of_whom_nothing_came_is_not_remembered(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        for number in range(50):
+            publisher = await running.connect()
+            await publisher.hello(producer=str(uuid.UUID(int=number)))
+        await publisher.send(line(1))
+        await publisher.told_until_ack(1)
+        await running.log.committer.wait_empty()
+        with sqlite3.connect(tmp_path / "state" / FILE_NAME) as db:
+            assert db.execute("SELECT id FROM producer").fetchall() == [(str(uuid.UUID(int=49)),)]
+        db.close()
 
 
 async def test_while_storing_fails_nothing_is_acknowledged_and_afterwards_everything_once(

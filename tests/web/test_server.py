@@ -132,6 +132,22 @@ async def test_a_connection_without_a_complete_request_is_closed_after_a_while(
         assert len(await reader.take(2)) == 2  # a stream waits for no request
 
 
+async def test_a_byte_now_and_then_does_not_renew_the_time_for_a_head(
+    site_of: SiteOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "HEAD_TIMEOUT", 0.2)
+    async with site_of() as site, await site.connect() as client:
+        await client.send_all(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+
+        async def trickle() -> None:
+            while True:
+                await client.send_all(b"a")
+                await trio.sleep(0.02)
+
+        with pytest.raises(trio.BrokenResourceError):
+            await trickle()
+
+
 async def fill(site: Site, size: int = 16_000_000) -> None:
     """More than the buffers of two sockets hold."""
     text = "x" * 200_000

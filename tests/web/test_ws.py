@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import trio
+from hypercorn.protocol.ws_stream import FrameTooLargeError
 from hypothesis import given
 from hypothesis import strategies as st
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from web_site import CREATED, Site, SiteOpener, event, read_all
+from wsproto.events import TextMessage
 
+from synceventsd.web.http11 import MessageBuffer
 from synceventsd.web.tokens import mint
 from synceventsd.web.ws import NewFilter, Refused, read_command
 
@@ -270,3 +273,29 @@ async def test_compression_is_never_agreed_to(site_of: SiteOpener) -> None:
             head += await connection.receive_some()
         assert head.startswith(b"HTTP/1.1 101")
         assert not re.search(rb"(?i)sec-websocket-extensions", head)
+
+
+async def test_a_message_without_an_end_ends_the_socket_and_is_not_kept(site_of: SiteOpener) -> None:
+    """The client never agrees to the close, and goes on sending."""
+    async with site_of() as site, await site.connect() as client:
+        await client.send_all(UPGRADE % b"")
+        await client.receive_some()
+        await client.send_all(b"\x81\xff" + (2**40).to_bytes(8, "big") + b"\0\0\0\0")
+
+        async def send_for_ever() -> None:
+            while True:
+                await client.send_all(b"a" * 65536)
+
+        with pytest.raises(trio.BrokenResourceError):
+            await send_for_ever()
+        await site.wait_streams(0)
+
+
+def test_what_is_too_large_is_not_kept() -> None:
+    buffer = MessageBuffer(10)
+    buffer.extend(TextMessage("a" * 10, message_finished=False))
+    for _ in range(2):
+        with pytest.raises(FrameTooLargeError):
+            buffer.extend(TextMessage("b", message_finished=False))
+    assert buffer.too_large
+    assert buffer.to_message()["text"] == "a" * 10

@@ -14,7 +14,7 @@ import trio
 from attrs import define, field, frozen
 
 from synceventsd.core import backoff
-from synceventsd.core.envelope import Envelope, Fault
+from synceventsd.core.envelope import BUFFER_FULL, Envelope, Fault
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.model import Group
 from synceventsd.eventlog.store import Commit, ProducerCount, RejectRow, Store
@@ -166,8 +166,8 @@ class Committer:
     _pending: list[Lot] = field(factory=list, init=False)
     _pending_bytes: int = field(default=0, init=False)
     _in_flight: list[Lot] = field(factory=list, init=False)
-    _seen: dict[str, tuple[int, int]] = field(factory=dict, init=False)
-    _present: dict[str, tuple[int, int]] = field(factory=dict, init=False)
+    _seen: dict[str, int] = field(factory=dict, init=False)
+    _present: dict[str, int] = field(factory=dict, init=False)
     _work: trio.Event = field(factory=trio.Event, init=False)
     _landed: trio.Event = field(factory=trio.Event, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
@@ -208,9 +208,9 @@ class Committer:
         while self._pending or self._in_flight:
             await self._landed.wait()
 
-    def greet(self, producer: str, uid: int, acked: int) -> None:
+    def greet(self, producer: str, acked: int) -> None:
         """Note that a producer said hello; saved with the next commit. It counts as seen until it leaves."""
-        self._seen[producer] = self._present[producer] = (uid, acked)
+        self._seen[producer] = self._present[producer] = acked
         self._work.set()
 
     def leave(self, producer: str) -> None:
@@ -284,7 +284,7 @@ class Committer:
             producers=tuple(counts.values()),
             rejects=rejects,
             forwarded=self.mark(),
-            seen=[(producer, uid, acked) for producer, (uid, acked) in seen.items()],
+            seen=tuple(seen.items()),
         )
 
     async def _write(self, commit: Commit) -> None:
@@ -377,7 +377,7 @@ class Committer:
             self.full = True
             log.error("storage.full", used=self.store.used, limit=self.retention.max_bytes)
         self.rejected_full += sum(len(lot.lines) for lot in lots)
-        return [refused(lot, Fault("buffer_full", error)) for lot in lots]
+        return [refused(lot, Fault(BUFFER_FULL, error)) for lot in lots]
 
     async def _upkeep(self, *, idle: bool) -> bool:
         """Do what need not be done at once, in a short slice; return whether there is more to delete."""

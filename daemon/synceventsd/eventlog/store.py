@@ -78,7 +78,7 @@ class Commit:
     producers: Sequence[ProducerCount] = ()
     rejects: Sequence[RejectRow] = ()
     forwarded: int = 0
-    seen: Sequence[tuple[str, int, int]] = ()  # producer, uid, acked: said hello since the last commit
+    seen: Sequence[tuple[str, int]] = ()  # producer, acked: said hello since the last commit
 
 
 @define(eq=False)
@@ -226,11 +226,9 @@ class Store:
         self._measure()
 
     def _write_producers(self, db: sqlite3.Connection, commit: Commit) -> None:
-        for producer, uid, acked in commit.seen:
-            db.execute(
-                "INSERT INTO producer VALUES (?, ?, 0, ?) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
-                (producer, uid, commit.at),
-            )
+        for producer, acked in commit.seen:
+            # One of whom no line is known yet gets no row: there is nothing to remember, and a hello costs nothing.
+            db.execute("UPDATE producer SET seen_at = ? WHERE id = ?", (commit.at, producer))
             db.execute("DELETE FROM reject WHERE producer = ? AND line <= ?", (producer, acked))
         if commit.producers:
             db.executemany(

@@ -34,6 +34,10 @@ HEAD_TIMEOUT: Final = 15.0
 # are unread would make the kernel send a reset, which takes the answer from the client's hands.
 LINGER: Final = 1.0
 
+# How long a reader may take nothing once the server stops (seconds): it comes back with its `Last-Event-ID`, and one
+# that does not read at all must not hold the stop.
+STOP_SEND_TIMEOUT: Final = 1.0
+
 # How long an answer may still take once the client has ended its side (`printf ... | nc -N`), in seconds. A stream ends
 # at once: there, the end of input is how a reader's leaving shows.
 HALF_CLOSE_GRACE: Final = 1.0
@@ -53,6 +57,7 @@ class Connection(TCPServer):
         super().__init__(cast(Any, app), config, context, LifespanState({}), cast(Any, stream))
         self._socket = stream.socket
         self._send_timeout = send_timeout
+        self._room = trio.CancelScope()  # around the wait for room in the kernel
         self._gone = False  # nothing can be sent any more
         self._closing = False  # we have said all we had to say
         self._answered = trio.Event()  # unset while a request waits for its answer
@@ -73,7 +78,12 @@ class Connection(TCPServer):
             log.exception("web.connection_failed")
 
     def stop(self) -> None:
-        """End the connection if it is without a request; else its answer, or its stream, is the last one on it."""
+        """End the connection if it is without a request; else its answer, or its stream, is the last one on it.
+
+        From now on a send that makes no progress is given up soon.
+        """
+        self._send_timeout = min(self._send_timeout, STOP_SEND_TIMEOUT)
+        self._room.deadline = min(self._room.deadline, trio.current_time() + self._send_timeout)
         if self._patience.deadline < inf and not self._closing:
             self._patience.cancel()
 
@@ -153,12 +163,12 @@ class Connection(TCPServer):
 
     async def _wait_room(self) -> None:
         try:
-            with trio.fail_after(self._send_timeout):
+            with trio.move_on_after(self._send_timeout) as self._room:
                 await trio.lowlevel.wait_writable(self._socket)
-        except trio.TooSlowError:
-            log.info("web.reader_cut_off", reason=f"it took nothing for {self._send_timeout:g} s")
-            self._cut()
         except trio.ClosedResourceError:
+            self._cut()
+        if self._room.cancelled_caught:
+            log.info("web.reader_cut_off", reason=f"it took nothing for {self._send_timeout:g} s")
             self._cut()
 
     def _note(self, *, busy: bool) -> None:

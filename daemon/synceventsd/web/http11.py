@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import h11
 import trio
 from attrs import define, field
 from hypercorn.config import Config
-from hypercorn.events import Closed
+from hypercorn.events import Closed, Event
 from hypercorn.protocol.events import EndBody
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from hypercorn.typing import ASGISendEvent, Scope
+from wsproto.events import Message
 
 from synceventsd.logs import get_logger
 
@@ -110,6 +112,21 @@ def kind_of(message: Any) -> AnswerKind:
     return AnswerKind.SHORT
 
 
+class MessageBuffer(WebsocketBuffer):
+    """The message that a client is sending. What is too large is not kept: Hypercorn's own buffer keeps it first."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__(max_length)
+        self.too_large = False
+
+    def extend(self, event: Message[Any]) -> None:
+        """Add a piece; raise FrameTooLargeError from the first one on that does not fit."""
+        self.too_large = self.too_large or self.length + len(event.data) > self.max_length
+        if self.too_large:
+            raise FrameTooLargeError
+        super().extend(event)
+
+
 class Http11(H11Protocol):
     """Hypercorn's HTTP/1.1, which never turns into HTTP/2 and never agrees to compress a WebSocket."""
 
@@ -124,6 +141,14 @@ class Http11(H11Protocol):
                 method=request.method, target=request.target, headers=kept, http_version=request.http_version
             )
         await super()._create_stream(request)
+        if isinstance(self.stream, WSStream):
+            self.stream.buffer = MessageBuffer(self.config.websocket_max_message_size)
+
+    async def handle(self, event: Event) -> None:
+        """Follow what came from the client; too large a message of a WebSocket is the last that is looked at."""
+        await super().handle(event)
+        if isinstance(self.stream, WSStream) and cast(MessageBuffer, self.stream.buffer).too_large:
+            await self.send(Closed())  # it has been told why; Hypercorn would read on until the client agrees to close
 
     async def stream_send(self, event: Any) -> None:
         """Send what the request's stream says."""
