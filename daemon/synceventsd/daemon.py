@@ -110,6 +110,7 @@ async def serve(
     intake_stop, web_stop = trio.Event(), trio.Event()
     async with trio.open_nursery() as downstream:
         downstream.start_soon(board.save_for_ever, name="status")
+        downstream.start_soon(hub.run, name="hub")
         downstream.start_soon(keep_watchdog, eventlog, name="watchdog")
         async with trio.open_nursery() as web:
             http: list[str] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
 import sys
 import threading
@@ -24,6 +25,8 @@ from tests.benchmarks.payload import MARK, blocks, line
 
 import syncevents
 
+STREAM_MARK: Final = b'"order_number"'  # twice in each event of ours, as of the peers': in data and in metadata
+MARKS: Final = 2
 AMOUNT: Final = Decimal("12.50")
 CREATED: Final = datetime(2026, 11, 24, 2, 30, 15, 123456, UTC)
 # Once in each event: the data's, which the metadata repeats, so only where a number of the order comes before it.
@@ -169,7 +172,70 @@ def hear_times(port: str, channel: str, count: str) -> None:
     finish(p50=times[len(times) // 2], p99=times[int(len(times) * 0.99)], worst=times[-1], count=len(times))
 
 
-ROLES = (feed, hear, pace_client, pace_redis, hear_times)
+def read_streams(port: str, path: str, readers: str, count: str, times: str) -> None:
+    """Read so many event streams until each has had `count` events; with `times`, note how long each event took.
+
+    A stream begins to count at its first event, so that greetings and keep-alives do not matter.
+    """
+    streams: dict[int, socket.socket] = {}
+    tails: dict[int, bytes] = {}
+    waiting = select.epoll()
+    for _ in range(int(readers)):
+        source = socket.create_connection(("127.0.0.1", int(port)))
+        source.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n" % path.encode())
+        streams[source.fileno()] = source
+        tails[source.fileno()] = b""
+        waiting.register(source, select.EPOLLIN)
+    time.sleep(1.0)  # the answers' heads
+    begin()
+    seen, wanted = 0, int(readers) * int(count) * (1 if times == "times" else MARKS)
+    taken: list[float] = []
+    last = 0.0
+    while seen < wanted:
+        for descriptor, _ in waiting.poll():
+            chunk = streams[descriptor].recv(1 << 18)
+            if not chunk:
+                raise ConnectionError("a stream ended")
+            text = tails[descriptor] + chunk
+            now = time.monotonic_ns()
+            if times == "times":
+                end = 0
+                for found in STAMP.finditer(text):
+                    end = found.end()
+                    seen += 1
+                    taken.append((now - int(found[1])) / 1e6)
+                tails[descriptor] = text[end:]
+            else:
+                seen += text.count(STREAM_MARK)
+                tails[descriptor] = text[-(len(STREAM_MARK) - 1) :]
+            last = now / 1e9
+    taken.sort()
+    finish(last=last, seen=seen, p50=taken[len(taken) // 2] if taken else None, p99=_p99(taken))
+
+
+def _p99(taken: list[float]) -> float | None:
+    return taken[int(len(taken) * 0.99)] if taken else None
+
+
+def post(port: str, path: str, count: str) -> None:
+    """Post `count` events over HTTP, pipelined, and wait for the answers."""
+    requests = [
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), len(text), text)
+        for text in map(line, range(1, int(count) + 1))
+    ]
+    sink = socket.create_connection(("127.0.0.1", int(port)))
+    begin()
+    started = time.monotonic()
+    for start in range(0, len(requests), 32):
+        batch = requests[start : start + 32]
+        sink.sendall(b"".join(batch))
+        answers = b""
+        while answers.count(b"HTTP/1.1 2") < len(batch):
+            answers += sink.recv(1 << 16)
+    finish(started=started)
+
+
+ROLES = (read_streams, post, feed, hear, pace_client, pace_redis, hear_times)
 
 if __name__ == "__main__":
     {role.__name__: role for role in ROLES}[sys.argv[1]](*sys.argv[2:])

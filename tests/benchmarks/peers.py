@@ -190,3 +190,50 @@ def syslog_ng(redis: RedisServer) -> Iterator[Peer]:
         with process(command, home / "log", **env) as child:
             eventually(lambda: (home / "s").exists() and connectable(home / "s"), (home / "log").read_text)
             yield Peer("syslog-ng", str(home / "s"), child)
+
+
+NCHAN: Final = """\
+load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+error_log {home}/error.log;
+pid {home}/pid;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  keepalive_requests 10000000;
+  client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
+  uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
+  nchan_max_reserved_memory 512M;
+  server {{
+    listen 127.0.0.1:{port};
+    location /pub {{ nchan_publisher; nchan_channel_id one; nchan_message_buffer_length 10000; }}
+    location /sub {{ nchan_subscriber eventsource; nchan_channel_id one; nchan_subscriber_first_message newest; }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def nchan() -> Iterator[Peer]:
+    """Run nginx with nchan: one worker, messages in memory, published with POST /pub, read at /sub."""
+    port = free_port()
+    with directory() as home:
+        home.chmod(0o755)
+        conf = home / "conf"
+        conf.write_text(NCHAN.format(home=home, port=port))
+        with process(["/usr/sbin/nginx", "-p", str(home), "-c", str(conf)], home / "log") as child:
+            eventually(lambda: listening(port), "nginx serves")
+            yield Peer("nchan", "", child, http=port)
+
+
+@contextmanager
+def sse_starlette() -> Iterator[Peer]:
+    """Run sse-starlette on uvicorn with uvloop: a queue for each reader, published with POST /pub, read at /sub."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "tests.benchmarks.starlette_app:app", "--port", str(port)]
+    command += ["--loop", "uvloop", "--log-level", "warning"]
+    with directory() as home, process(command, home / "log") as child:
+        eventually(lambda: listening(port), (home / "log").read_text)
+        yield Peer("sse-starlette", "", child, http=port)

@@ -26,8 +26,11 @@ EVERYBODY = Filter(None)
 
 @asynccontextmanager
 async def a_hub(directory: Path, retention: Retention = ROOMY) -> AsyncIterator[tuple[Hub, Hand]]:
-    async with a_log(directory, retention=retention) as log:
-        yield Hub(log, 100), Hand(log)
+    async with a_log(directory, retention=retention) as log, trio.open_nursery() as nursery:
+        hub = Hub(log, 100)
+        nursery.start_soon(hub.run)
+        yield hub, Hand(log)
+        nursery.cancel_scope.cancel()
 
 
 async def collect(subscription: Subscription, last: int) -> list[int]:

@@ -243,6 +243,7 @@ async def open_site(
             board = StatusBoard(log, 900)
             await board.catch_up()
             hub, report = Hub(log, config.max_streams), FakeReport()
+            nursery.start_soon(hub.run)
             stop, ended = trio.Event(), trio.Event()
             clock = {} if wall_clock is None else {"wall_clock": wall_clock}
             app = create_app(hub, board, report, config, secret, **clock)

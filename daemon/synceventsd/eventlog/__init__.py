@@ -5,7 +5,7 @@ publishers hand in into group commits, `tail` keeps the newest groups in memory,
 """
 
 from synceventsd.eventlog.committer import Lot, Rejected, Source
-from synceventsd.eventlog.log import EventLog, open_log
+from synceventsd.eventlog.log import EventLog, Slice, open_log
 from synceventsd.eventlog.reader import ProducerState
 
-__all__ = ["EventLog", "Lot", "ProducerState", "Rejected", "Source", "open_log"]
+__all__ = ["EventLog", "Lot", "ProducerState", "Rejected", "Slice", "Source", "open_log"]

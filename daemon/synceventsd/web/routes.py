@@ -103,6 +103,7 @@ def _add_streams(app: QuartTrio, hub: Hub, config: HttpConfig, wall_clock: Calla
             sse.opening_chunk(stream, config.retry),
             config.keep_alive,
             lambda: reader.expires_at - wall_clock(),
+            request.scope["state"]["chunks"] if request.http_version == "1.1" else None,
         )
         answer = Response(body, headers=sse.HEADERS)
         answer.timeout = None
