@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import define, field
 from tests.events import ROOMY, Hand, a_log, line
 
 from synceventsd.core.errors import TooManyStreams
@@ -19,7 +20,7 @@ from synceventsd.core.positions import GapReason
 from synceventsd.eventlog import tail
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import Reader, Scan
-from synceventsd.hub import Gap, Hub, Subscription
+from synceventsd.hub import Delivery, Gap, Hub, Subscription, Taken
 
 EVERYBODY = Filter(None)
 
@@ -274,3 +275,75 @@ async def test_no_more_streams_than_allowed_and_a_place_is_given_back(tmp_path: 
         with hub.subscribe(EVERYBODY, 0):
             assert hub.streams == 1
         assert hub.streams == 0
+
+
+@define(eq=False)
+class Ears:
+    """An outlet as a socket is one: takes all, a part, or nothing, as it likes."""
+
+    moods: random.Random
+    got: list[int] = field(factory=list)
+    chunks: list[bytes] = field(factory=list)
+
+    def offer(self, delivery: Delivery) -> Taken:
+        taken = self.moods.choice(list(Taken))
+        if taken is not Taken.NOTHING:
+            self.got += [group.first + index for group, index in delivery.events]
+            self.chunks.append(delivery.sse)
+        return taken
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_the_outlets_take_each_reader_gets_everything_of_its_own_once_and_in_order(
+    tmp_path: Path, seed: int
+) -> None:
+    moods = random.Random(seed)
+    business_of = [moods.choice([None, 1, 2]) for _ in range(400)]
+    async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
+        ears = {(business, number): Ears(moods) for business in (None, 1, 2, 3) for number in range(3)}
+
+        async def read(business: int | None, ear: Ears) -> None:
+            with hub.subscribe(Filter(business), 0) as reader, trio.fail_after(60):
+                reader.outlet = ear
+                while reader.after < 400:
+                    delivery = await reader.next(0.5)
+                    assert delivery is not None
+                    ear.got += [group.first + index for group, index in delivery.events]
+
+        for (business, _), ear in ears.items():
+            nursery.start_soon(read, business, ear)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        for number, business in enumerate(business_of):
+            await hand.append(line(number, business=business))
+    for (reader_business, _), ear in ears.items():
+        assert ear.got == [
+            seq for seq, b in enumerate(business_of, 1) if reader_business is None or b in (None, reader_business)
+        ]
+
+
+async def test_readers_that_wait_for_the_same_get_the_same_bytes_and_their_tasks_sleep_on(tmp_path: Path) -> None:
+    class Willing(random.Random):
+        def choice(self, seq: object) -> Taken:
+            return Taken.ALL
+
+    async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
+        ears = [Ears(Willing()) for _ in range(5)]
+        woken: list[object] = []
+
+        async def read(ear: Ears) -> None:
+            with hub.subscribe(Filter(42), 0) as reader:
+                reader.outlet = ear
+                woken.append(await reader.next(30))
+
+        for ear in ears:
+            nursery.start_soon(read, ear)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        for number in range(50):
+            await hand.append(line(number))
+        with trio.fail_after(30):
+            while any(ear.got[-1:] != [50] for ear in ears):
+                await trio.sleep(0.01)
+        assert woken == []
+        assert all(ear.got == list(range(1, 51)) for ear in ears)
+        assert len({id(ear.chunks[0]) for ear in ears}) == 1
+        nursery.cancel_scope.cancel()
