@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from web_site import Site, SiteOpener, event
+from web_site import Site, SiteOpener, SseClient, event
 
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog.committer import Retention
@@ -271,3 +273,35 @@ async def test_a_log_that_cannot_be_read_is_a_503_that_may_pass(
         assert (answer.status_code, answer.json()["success"]) == (503, False)
         assert "retry-after" in answer.headers
         await site.wait_streams(0)
+
+
+async def test_a_live_reader_whose_buffer_is_full_now_and_then_gets_whole_chunks_in_order_and_a_proper_end(
+    site_of: SiteOpener,
+) -> None:
+    moods = random.Random(7)
+    async with site_of() as site:
+        connection = await trio.open_tcp_stream("127.0.0.1", site.port)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        await connection.send_all(b"GET /integrations/events/sse/42 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reader = SseClient(connection)
+        await reader.read_head()
+        receive = connection.receive_some
+
+        async def receive_a_little(_: int | None = None) -> bytes:
+            if moods.random() < 0.1:
+                await trio.sleep(0.01)
+            return bytes(await receive(moods.choice([10, 1000, 5000, 100_000])))
+
+        connection.receive_some = receive_a_little  # type: ignore[method-assign]
+
+        async def publish() -> None:
+            for number in range(1, 81):
+                await site.publish(event(number, data={"order_id": f"o{number}", "note": "x" * 30_000}))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish)
+            frames = (await reader.take(81))[1:]
+        assert [frame.data["seq"] for frame in frames] == list(range(1, 81))
+        site.hub.close()
+        assert await reader.next() is None
+        await connection.aclose()

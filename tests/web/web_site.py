@@ -147,6 +147,7 @@ class SseClient:
         ) + 2:
             data = await self.stream.receive_some()
             if not data:
+                assert not self._raw, "the stream ended in the middle of a chunk"
                 return None
             self._raw += data
         size, start = int(match[1], 16), match.end()
