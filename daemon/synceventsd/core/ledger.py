@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 # An entry grows until nothing of its kind has happened for so long (seconds): a fault that goes on is one entry.
 PAUSE: Final = 600.0
 
-# Some 300 KB, in memory and on disk. When there are more, the older half of them is put together.
+# Well under a megabyte, in memory and on disk. When there are more, the older half of them is put together.
 MAX_ENTRIES: Final = 1000
 MAX_DETAIL: Final = 300  # characters
 

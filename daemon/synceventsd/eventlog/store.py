@@ -215,7 +215,7 @@ class Store:
                     "INSERT INTO place VALUES (?, ?)",
                     [(business, group.first) for group in commit.groups for business in group.by_business],
                 )
-            self._write_producers(db, commit)
+            dropped = self._write_producers(db, commit)
             _write_ledger(db, commit.ledger)
             if commit.forwarded > self.forwarded:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
@@ -223,9 +223,12 @@ class Store:
         if commit.groups:
             self.last, self.total_bytes = commit.groups[-1].last, total
         self.forwarded = max(self.forwarded, commit.forwarded)
+        self.rejects_dropped += dropped
         self._measure()
 
-    def _write_producers(self, db: sqlite3.Connection, commit: Commit) -> None:
+    def _write_producers(self, db: sqlite3.Connection, commit: Commit) -> int:
+        """Save what is known of producers; return how many rejects there was no room for."""
+        dropped = 0
         for producer, acked in commit.seen:
             # One of whom no line is known yet gets no row: there is nothing to remember, and a hello costs nothing.
             db.execute("UPDATE producer SET seen_at = ? WHERE id = ?", (commit.at, producer))
@@ -242,16 +245,16 @@ class Store:
                 [(row.producer, row.line, row.event_id, row.code, row.error) for row in commit.rejects],
             )
             for producer in {row.producer for row in commit.rejects}:
-                dropped = db.execute(
+                dropped += db.execute(
                     "DELETE FROM reject WHERE producer = ?1 AND line <= "
                     "(SELECT line FROM reject WHERE producer = ?1 ORDER BY line DESC LIMIT 1 OFFSET ?2)",
                     (producer, MAX_REJECTS_KEPT),
-                )
-                self.rejects_dropped += dropped.rowcount
+                ).rowcount
         if commit.forget_before is not None:
             before = (commit.forget_before,)
             db.execute("DELETE FROM reject WHERE producer IN (SELECT id FROM producer WHERE seen_at < ?)", before)
             db.execute("DELETE FROM producer WHERE seen_at < ?", before)
+        return dropped
 
     def save_syncs(self, rows: Sequence[tuple[int, int, bytes]], upto: int) -> None:
         """Save the sync states as they were after event `upto`, together with that number."""
