@@ -5,6 +5,7 @@ Names are resolved when the settings are read, so that a misspelt name stops the
 
 import grp
 import pwd
+from collections.abc import Iterable
 
 _LARGEST_ID = 2**32 - 2  # (uid_t)-1 means "leave it as it is" to chown
 
@@ -27,6 +28,18 @@ def group_id(name: str) -> int:
     if name.isascii() and name.isdecimal():
         return _numeric(name)
     return grp.getgrnam(name).gr_gid
+
+
+def user_names(uids: Iterable[int]) -> dict[int, str | None]:
+    """The name of each uid; None where no user has it. May ask a server, and wait for it."""
+    return {uid: _user_name(uid) for uid in uids}
+
+
+def _user_name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):  # the latter beyond what a uid can be
+        return None
 
 
 def _numeric(text: str) -> int:

@@ -16,13 +16,18 @@ from typing import NoReturn
 import click
 
 from syncevents import _version
-from synceventsd.config import SETTINGS, Config, ConfigError, concerns, dump, load, read_secret
+from synceventsd.config import SETTINGS, Config, ConfigError, concerns, dump, holds_password, load, read_secret
 
 _EXIT_FAILED = 1
 _EXIT_CONFIG = 78
 _LARGEST_BUSINESS = 2**32 - 1
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_TTL = 3650 * 86400  # s
+
+_IN_PLAIN_SIGHT = (
+    "--redis-url has a password, which every user of this machine can read in the list of processes; use "
+    "redis.password_file, or SYNCEVENTSD_REDIS_URL in the environment"
+)
 
 _EXAMPLES = """\b
 Examples:
@@ -67,7 +72,7 @@ def synceventsd() -> None:
 @_config_option
 @click.option("--socket", metavar="PATH", help="Socket for publishers (ingest.socket).")
 @click.option("--state-dir", metavar="DIR", help="Directory of the event log (storage.state_dir).")
-@click.option("--redis-url", metavar="URL|none", help="Redis to forward to (redis.url).")
+@click.option("--redis-url", metavar="URL|none", help="Redis to forward to (redis.url). No password here.")
 @click.option("--http", metavar="HOST:PORT|unix:PATH|none", help="Where HTTP listens (http.bind).")
 def run(file: Path | None, socket: str | None, state_dir: str | None, redis_url: str | None, http: str | None) -> None:
     """Run the daemon until SIGTERM or SIGINT, which stop it cleanly."""
@@ -81,9 +86,11 @@ def run(file: Path | None, socket: str | None, state_dir: str | None, redis_url:
 
     from synceventsd import daemon
     from synceventsd.core.errors import StartupError
-    from synceventsd.logs import configure_logs
+    from synceventsd.logs import configure_logs, get_logger
 
     configure_logs(config.logging, sys.stderr, os.environ)
+    if redis_url is not None and holds_password(redis_url):
+        get_logger("daemon").warning("config.concern", text=_IN_PLAIN_SIGHT)
     reasons: list[str] = []
     try:
         trio.run(daemon.run, config)

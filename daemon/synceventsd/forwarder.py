@@ -19,7 +19,8 @@ from synceventsd.config import RedisConfig
 from synceventsd.core import backoff, pacing
 from synceventsd.core.batches import MAX_EVENTS
 from synceventsd.core.cursor import Batch, Verdict, resolve
-from synceventsd.core.errors import LogDamaged, RedisUnavailable, StorageUnavailable
+from synceventsd.core.errors import RedisUnavailable
+from synceventsd.core.ledger import Incident
 from synceventsd.core.positions import Position
 from synceventsd.eventlog import EventLog
 from synceventsd.forwarder_state import ForwarderState, RedisState, RedisView
@@ -172,18 +173,18 @@ class _Sender:
         """Go on behind a hole. Only a damaged one is a loss: what retention took was out once, and is not repeated."""
         if hole.damage is None:
             log.warning("redis.not_resent", first=hole.first, last=hole.last, why="no longer in the log")
+            await self._write_down("not_resent", hole, "no longer in the log when Redis went back to an older cursor")
         else:
             log.error("redis.events_lost", first=hole.first, last=hole.last, reason=str(hole.damage))
-            await self._write_ledger(hole)
+            await self._write_down("damaged", hole, f"never sent to Redis: {hole.damage}")
         self.state.known = max(self.state.known, hole.last)
         await self._claim(link, str(self._cursor(self.position)).encode(), hole.last)
 
-    async def _write_ledger(self, hole: Hole) -> None:
-        count, detail = hole.last - hole.first + 1, f"never sent to Redis: {hole.damage}"
-        try:
-            await self.events.write_ledger("damaged", hole.first, hole.last, count, detail)
-        except (StorageUnavailable, LogDamaged) as error:
-            log.warning("ledger.not_written", reason=str(error))
+    async def _write_down(self, reason: str, hole: Hole, detail: str) -> None:
+        """Have it in the ledger before the cursor moves over it; a crash between the two writes nothing twice."""
+        count = hole.last - hole.first + 1
+        self.events.note(Incident(reason, count, first=hole.first, last=hole.last, detail=detail, once=True))
+        await self.events.wait_noted()
 
     # Waiting
 
@@ -234,6 +235,8 @@ class _Sender:
 
     def _note_rewind(self, before: int, now: int) -> None:
         self.state.rewound(before - now)
+        detail = "Redis had lost the cursor, or went back to an older one: sent again"
+        self.events.note(Incident("sent_again", before - now, first=now + 1, last=before, detail=detail))
         log.warning("redis.set_back", again_from=now + 1, again_to=before, why="Redis holds an older cursor")
 
 

@@ -7,6 +7,7 @@ in rounds: those that wait at the log's end and want the same get the same bytes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -18,9 +19,13 @@ from attrs import define, field, frozen
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable, TooManyStreams
 from synceventsd.core.filters import Filter
+from synceventsd.core.ledger import Incident
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, Slice
+from synceventsd.logs import get_logger
+
+log = get_logger("hub")
 
 # How much text a reader is handed at once: joined into one chunk, since a chunk costs some 45 us however small it is.
 BATCH_BYTES: Final = 64 * 1024
@@ -129,7 +134,7 @@ class Subscription:
         log = self._hub.log
         while self.after < log.last and not self._hub.closing:
             if self.after + 1 < log.oldest:
-                gap = Gap(GapReason.EXPIRED, log.oldest)
+                gap = self._hub.gap(GapReason.EXPIRED, log.oldest)
                 self.after = log.oldest - 1
                 return Delivery((), gap, self.position)
             recent = log.tail_beyond(self.after)
@@ -138,7 +143,7 @@ class Subscription:
             except LogDamaged as damage:
                 # It does not read, and never will: say so and go on behind it.
                 self.after = await log.end_of_damage(self.after, damage)
-                return Delivery((), Gap(GapReason.DAMAGED, self.after + 1), self.position)
+                return Delivery((), self._hub.gap(GapReason.DAMAGED, self.after + 1), self.position)
             except StorageUnavailable:
                 await trio.sleep(RETRY_READ)
                 continue
@@ -213,6 +218,8 @@ class Hub:
     log: EventLog
     max_streams: int
     streams: int = field(default=0, init=False)
+    refused: Counter[str] = field(factory=Counter, init=False)  # readers since the start, by reason
+    gaps: Counter[str] = field(factory=Counter, init=False)  # told to readers since the start, by reason
     closing: bool = field(default=False, init=False)
     _parked: dict[int | None, set[Subscription]] = field(factory=dict, init=False)
     _locating: set[trio.CancelScope] = field(factory=set, init=False)
@@ -251,7 +258,7 @@ class Hub:
             after = resume.after
             if resume.first_visit:
                 after = await self.log.replay_start(filter_, replay)
-            return Start(after, None if resume.gap is None else Gap(resume.gap, after + 1))
+            return Start(after, None if resume.gap is None else self.gap(resume.gap, after + 1))
         return Start(await self.log.replay_start(filter_, replay))
 
     @contextmanager
@@ -262,12 +269,28 @@ class Hub:
             TooManyStreams: `http.max_streams` are open.
         """
         if self.streams >= self.max_streams:
-            raise TooManyStreams(f"{self.max_streams} streams are open already (http.max_streams)")
+            error = (
+                f"{self.max_streams} streams are open already (http.max_streams = {self.max_streams}): close some, "
+                "or have the setting raised"
+            )
+            self.refuse("too_many_streams", error)
+            raise TooManyStreams(error)
         self.streams += 1
         try:
             yield Subscription(self, filter_, after)
         finally:
             self.streams -= 1
+
+    def refuse(self, reason: str, detail: str) -> None:
+        """Count a reader that finds no place, and tell of it when that begins."""
+        self.refused[reason] += 1
+        if self.log.note(Incident(f"http_{reason}", 1, detail=detail)):
+            log.warning("http.refused", reason=reason, detail=detail)
+
+    def gap(self, reason: GapReason, resumes_at: int) -> Gap:
+        """Return a gap to be told to a reader, and count it."""
+        self.gaps[reason.value] += 1
+        return Gap(reason, resumes_at)
 
     def position(self, seq: int) -> Position:
         """Return the position right after event `seq`."""

@@ -6,10 +6,7 @@ to be read; a task of its own tells the newest level, so a publisher that does n
 
 from __future__ import annotations
 
-import os
-import pwd
 import socket
-import struct
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,12 +19,14 @@ from attrs import define, field, frozen
 
 from syncevents import wire
 from syncevents._version import __version__
-from synceventsd.accounts import group_id, user_id
+from synceventsd.admission import Admission, Peer, Refusal, peer_of
 from synceventsd.config.settings import IngestConfig
 from synceventsd.core.ahead import Ahead
 from synceventsd.core.envelope import BUFFER_FULL, KNOWN_TYPES, Envelope, Fault, Stamp, read_event
 from synceventsd.core.errors import StorageUnavailable
-from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected
+from synceventsd.core.ledger import Incident
+from synceventsd.core.permissions import Permit
+from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected, without
 from synceventsd.logs import get_logger
 
 log = get_logger("intake")
@@ -50,22 +49,14 @@ LINGER: Final = 1.0  # seconds in which input is thrown away, so that a last err
 MAX_LINGERING: Final = 64
 
 
-@frozen
-class Refusal:
-    """Why a connection is closed: the contract's code and a sentence."""
-
-    code: str
-    error: str
-
-
 @define(eq=False)
 class Connection:
     """One publisher's connection: what is known of it, how far its lines are dealt with, what must still be told."""
 
     stream: trio.SocketStream
     ahead: Ahead
-    uid: int
-    gid: int
+    peer: Peer
+    permit: Permit | None = None
     producer: str | None = None
     client: str = ""
     numbered: int = 0  # lines handed in, as the producer counts them
@@ -82,6 +73,11 @@ class Connection:
     _told: trio.Event = field(factory=trio.Event)
     _told_all: trio.Event = field(factory=trio.Event)
     _moved: trio.Event = field(factory=trio.Event)
+
+    @property
+    def uid(self) -> int:
+        """Return the user at the other end."""
+        return self.peer.uid
 
     def settled(self, upto: int, rejects: Sequence[Rejected]) -> None:
         """Learn from the committer that all lines up to `upto` are dealt with."""
@@ -156,13 +152,16 @@ class Connection:
 
 @frozen
 class IntakeStatistics:
-    """A snapshot: connections now, and since the start: connections, lines refused by code, refusals by code."""
+    """A snapshot: connections now, and since the start: connections, lines refused by code, refusals by code.
+
+    `waited` is how long lines were made to wait for `ingest.max_rate`, by user, in seconds.
+    """
 
     clients: int
     connections: int
-    accepted: int
     rejected: dict[str, int]
     refused: dict[str, int]
+    waited: dict[int, float]
 
 
 @define(eq=False)
@@ -172,26 +171,24 @@ class Intake:
     _log: EventLog
     _config: IngestConfig
     _types: frozenset[str] = field(init=False)
-    _users: frozenset[int] = field(init=False)
-    _groups: frozenset[int] = field(init=False)
+    _admission: Admission = field(init=False)
     _connections: set[Connection] = field(factory=set, init=False)
     _producers: dict[str, Connection] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
     _lingering: int = field(default=0, init=False)
     _opened: int = field(default=0, init=False)
-    _accepted: int = field(default=0, init=False)
     _rejected: dict[str, int] = field(factory=dict, init=False)
     _refused: dict[str, int] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._types = KNOWN_TYPES | frozenset(self._config.extra_types)
-        self._users = frozenset(map(user_id, self._config.allow_users))
-        self._groups = frozenset(map(group_id, self._config.allow_groups))
+        self._admission = Admission(self._config)
 
     def statistics(self) -> IntakeStatistics:
         """Return a snapshot."""
+        waited = {uid: milliseconds / 1000 for uid, milliseconds in self._admission.waited.items()}
         return IntakeStatistics(
-            len(self._connections), self._opened, self._accepted, dict(self._rejected), dict(self._refused)
+            self._admission.connected, self._opened, dict(self._rejected), dict(self._refused), waited
         )
 
     async def serve(
@@ -231,10 +228,15 @@ class Intake:
             log.exception("connection.failed")
 
     async def _handle(self, stream: trio.SocketStream) -> None:
-        ahead = Ahead(wire.LineSplitter(self._config.max_frame))
-        connection = Connection(stream, ahead, *peer_of(stream))
+        peer = peer_of(stream.socket)
         self._opened += 1
-        self._refuse_unwanted(connection)
+        refusal = self._admission.refusal(peer)
+        if refusal is not None:
+            await self._say_goodbye(stream, peer, refusal)
+            return
+        ahead = Ahead(wire.LineSplitter(self._config.max_frame))
+        connection = Connection(stream, ahead, peer, self._admission.permit(peer))
+        self._admission.enter(peer)
         self._connections.add(connection)
         if self._stopping:  # accepted just before the end
             connection.reading.cancel()
@@ -253,22 +255,13 @@ class Intake:
                     await connection.wait_told_all()
                 nursery.cancel_scope.cancel()
         finally:
+            self._admission.leave(peer)
             self._connections.discard(connection)
             if connection.producer is not None and self._producers.get(connection.producer) is connection:
                 del self._producers[connection.producer]
                 self._log.committer.leave(connection.producer)
         if connection.refusal is not None:
-            await self._say_goodbye(connection, connection.refusal)
-
-    def _refuse_unwanted(self, connection: Connection) -> None:
-        if len(self._connections) >= self._config.max_clients:
-            error = f"{self._config.max_clients} publishers are connected already (ingest.max_clients)"
-            connection.refuse(Refusal("too_many_clients", error))
-        elif (self._users or self._groups) and not (
-            connection.uid in self._users or self._groups & groups_of(connection.uid, connection.gid)
-        ):
-            error = f"user {connection.uid} is in neither ingest.allow_users nor ingest.allow_groups"
-            connection.refuse(Refusal("forbidden", error))
+            await self._say_goodbye(stream, peer, connection.refusal)
 
     async def _read(self, connection: Connection) -> None:
         """Read lines and hand them in, until the end of input, a refusal, or the end of the daemon."""
@@ -287,7 +280,8 @@ class Intake:
                 await self._open(connection)
             await self._hand_in_ahead(connection)
             if ahead.too_large:
-                error = f"a line is longer than {self._config.max_frame} bytes (ingest.max_frame)"
+                most = self._config.max_frame
+                error = f"a line is longer than {most} bytes (ingest.max_frame = {most}): send less in one event"
                 connection.refuse(Refusal("frame_too_large", error))
             if not data or connection.refusal is not None:
                 return
@@ -305,23 +299,32 @@ class Intake:
         first = connection.ahead.take(1)
         if first and wire.is_hello(first[0]):
             await self._greet(connection, first[0])
+            connection.opened = True
         else:
             self._hand_in(connection, first)
-        connection.opened = bool(first)
+            connection.opened = bool(first)
+            await self._slow_down(connection, len(first))
 
     async def _hand_in_ahead(self, connection: Connection, patience: float = inf) -> None:
         """Hand in what was read; give up when the publisher has taken none of its rejects for `patience` seconds.
 
         Cancelling leaves the rest where it is.
         """
-        while connection.refusal is None and (lines := connection.ahead.take(LINES_AT_ONCE)):
+        at_once = self._admission.lines_at_once(LINES_AT_ONCE)
+        while connection.refusal is None and (lines := connection.ahead.take(at_once)):
             self._hand_in(connection, lines)
+            await self._slow_down(connection, len(lines))
             await trio.lowlevel.checkpoint()
             await self._log.committer.wait_room()
             with trio.move_on_after(patience) as waiting:
                 await connection.wait_told()
             if waiting.cancelled_caught:
                 return
+
+    async def _slow_down(self, connection: Connection, lines: int) -> None:
+        """Wait until so many lines are paid for; what was read before a stop waits for nothing."""
+        if self._config.max_rate and not connection.reading.cancel_called:
+            await self._admission.slow_down(connection.peer, lines)
 
     async def _greet(self, connection: Connection, line: bytes) -> None:
         """Answer a hello. Every older connection of the producer has been settled or dropped before the welcome."""
@@ -358,27 +361,32 @@ class Intake:
                     connection.refuse(Refusal("bad_hello", "a hello may only be the first line of a connection"))
                     break
                 lot.rejects.append(Rejected(number + 1, found))
-                self._rejected[found.code] = self._rejected.get(found.code, 0) + 1
             else:
                 lot.lines.append(found[0])
                 lot.heads.append(found[1])
                 lot.size += len(line)
             number += 1
         lot.upto = number
+        if connection.permit is not None:
+            lot = without(lot, connection.permit.forbidden(lot.heads))
+        for reject in lot.rejects:
+            self._rejected[reject.fault.code] = self._rejected.get(reject.fault.code, 0) + 1
         if lot.upto >= lot.first:
             connection.handed_in(lot)
-            self._accepted += len(lot.lines)
             self._log.committer.hand_in(lot)
 
-    async def _say_goodbye(self, connection: Connection, refusal: Refusal) -> None:
+    async def _say_goodbye(self, stream: trio.SocketStream, peer: Peer, refusal: Refusal) -> None:
         """Tell why the connection ends, then close it so that the telling arrives."""
         self._refused[refusal.code] = self._refused.get(refusal.code, 0) + 1
-        log.info("connection.refused", code=refusal.code, reason=refusal.error, uid=connection.uid)
+        incident = Incident(f"connection_{refusal.code}", 1, peer.uid, detail=refusal.error)
+        # A takeover costs nobody anything. What does is told when it begins, not once a connection.
+        if refusal.code == "producer_in_use" or self._log.note(incident):
+            log.info("connection.refused", code=refusal.code, reason=refusal.error, uid=peer.uid)
         with trio.move_on_after(LINGER):
-            await connection.stream.send_all(wire.encode_error(refusal.code, refusal.error))
-            await connection.stream.send_eof()
+            await stream.send_all(wire.encode_error(refusal.code, refusal.error))
+            await stream.send_eof()
             if self._lingering < MAX_LINGERING:
-                await self._linger(connection.stream)
+                await self._linger(stream)
 
     async def _linger(self, stream: trio.SocketStream) -> None:
         self._lingering += 1
@@ -397,19 +405,3 @@ def is_torn(found: tuple[bytes, Envelope] | Fault) -> bool:
 def make_stamp() -> Stamp:
     """Return an id and the time for an event whose client gave none."""
     return Stamp(str(uuid.uuid4()), datetime.now(UTC).isoformat())
-
-
-def peer_of(stream: trio.SocketStream) -> tuple[int, int]:
-    """Return uid and gid of the process at the other end, as the kernel noted them when it connected."""
-    packed = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, gid = struct.unpack("3i", packed)
-    return uid, gid
-
-
-def groups_of(uid: int, gid: int) -> frozenset[int]:
-    """Return all groups of a user; the kernel tells only the first one."""
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return frozenset((gid,))
-    return frozenset(os.getgrouplist(name, gid))

@@ -21,8 +21,9 @@ from synceventsd.config.settings import LoggingConfig
 Form = Literal["journald", "text", "json"]
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog's, as sd-daemon(3) writes them
-# C0 and C1 controls, DEL, and the two Unicode line ends: what ends a line or steers a terminal, somewhere.
-_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
+# C0 and C1 controls, DEL, the two Unicode line ends, and what turns the direction of writing: what ends a line, steers
+# a terminal or shows a line as another, somewhere.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
 REPEAT_AFTER = 10.0  # s
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS}
 

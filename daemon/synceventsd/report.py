@@ -1,24 +1,22 @@
-"""What the daemon says of itself: readiness, `/status`, `/metrics`. Reads the owners' snapshots, owns nothing."""
+"""What the daemon says of itself: readiness and `/status`. Reads the owners' snapshots, owns nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 from attrs import asdict, define, field
 
 from syncevents._version import __version__
+from synceventsd.accounts import user_names
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.eventlog import EventLog
-from synceventsd.forwarder_state import ForwarderState, RedisState
+from synceventsd.forwarder_state import ForwarderState
 from synceventsd.hub import Hub
 from synceventsd.intake import Intake
+from synceventsd.metrics import Owners, Waiting, expose, rejected
 from synceventsd.status import StatusBoard
-
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
 
 
 @define(eq=False)
@@ -32,6 +30,10 @@ class Report:
     _forwarding: ForwarderState | None
     _started: float = field(factory=time.monotonic, init=False)
 
+    @property
+    def _owners(self) -> Owners:
+        return Owners(self._log, self._intake, self._hub, self._board, self._forwarding)
+
     def unready(self) -> str | None:
         """Return why events are not accepted and stored just now, or None. Redis down is no reason."""
         log = self._log.statistics()
@@ -44,7 +46,7 @@ class Report:
     async def status(self) -> dict[str, Any]:
         """Return what `/status` shows."""
         log, intake = self._log.statistics(), self._intake.statistics()
-        reason = self.unready()
+        reason, waiting, not_stored = self.unready(), await self._waiting(), rejected(self._owners)
         return {
             "version": __version__,
             "uptime_seconds": round(time.monotonic() - self._started, 3),
@@ -54,11 +56,15 @@ class Report:
             "redis": self._redis(),
             "events": {
                 "accepted": log.last,
-                "rejected": sum(self._rejected().values()),
-                "rejected_by_code": self._rejected(),
+                "rejected": sum(not_stored.values()),
+                "rejected_by_code": not_stored,
                 "forwarded": 0 if self._forwarding is None else log.forwarded,
             },
-            "waiting": await self._waiting(log.last - log.forwarded),
+            "waiting": {
+                "count": waiting.count,
+                "bytes": waiting.size,
+                "oldest_age_seconds": waiting.oldest_age,
+            },
             "storage": {
                 "used_bytes": log.used,
                 "max_bytes": log.limit,
@@ -69,15 +75,12 @@ class Report:
             },
             "clients": intake.clients,
             "refused_connections": intake.refused,
+            "throttled_seconds": {str(uid): seconds for uid, seconds in intake.waited.items()},
             "sse_connections": self._hub.streams,
             "syncs_in_progress": self._board.running(),
             "ledger": await self._ledger(),
+            "ledger_totals": self._log.ledger_totals(),
         }
-
-    def _rejected(self) -> dict[str, int]:
-        """Return how many lines were not stored since the start, by code."""
-        full = self._log.committer.rejected_full
-        return self._intake.statistics().rejected | ({"buffer_full": full} if full else {})
 
     def _redis(self) -> dict[str, Any]:
         if self._forwarding is None:
@@ -85,23 +88,27 @@ class Report:
         view = self._forwarding.describe(trio.current_time())
         return asdict(view) | {"state": view.state.value, "last_error": view.error or view.last_error}
 
-    async def _waiting(self, count: int) -> dict[str, Any]:
+    async def _waiting(self) -> Waiting:
+        log = self._log.statistics()
+        count = log.last - log.forwarded
         try:
             backlog = await self._log.backlog()
         except (StorageUnavailable, LogDamaged):
-            return {"count": count, "bytes": None, "oldest_age_seconds": None}
+            return Waiting(count, None, None)
         age = None if backlog.oldest_at is None else max(0.0, round(time.time() - backlog.oldest_at, 3))
-        return {"count": count, "bytes": backlog.size, "oldest_age_seconds": age}
+        return Waiting(count, backlog.size, age)
 
     async def _ledger(self) -> list[dict[str, Any]]:
-        try:
-            entries = await self._log.ledger()
-        except (StorageUnavailable, LogDamaged):
-            return []
+        entries = self._log.ledger()
+        # In a thread: the account database may be a server somewhere.
+        names = await trio.to_thread.run_sync(user_names, {entry.uid for entry in entries if entry.uid is not None})
         return [
             {
-                "at": entry.at,
                 "reason": entry.reason,
+                "at": entry.at,
+                "until": entry.until,
+                "uid": entry.uid,
+                "user": None if entry.uid is None else names[entry.uid],
                 "first": entry.first,
                 "last": entry.last,
                 "count": entry.count,
@@ -112,60 +119,4 @@ class Report:
 
     async def metrics(self) -> tuple[bytes, str]:
         """Return Prometheus text and its content type."""
-        # Imported at the first scrape: it costs 40 ms, a tenth of the start.
-        from prometheus_client import CollectorRegistry, ProcessCollector, exposition
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(list(self._families(await self._waiting(0)))))
-        ProcessCollector(registry=registry)
-        return exposition.generate_latest(registry), exposition.CONTENT_TYPE_LATEST
-
-    def _families(self, waiting: dict[str, Any]) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
-
-        log, intake = self._log.statistics(), self._intake.statistics()
-        info = InfoMetricFamily("synceventsd_build", "Version and log of this daemon.")
-        info.add_metric((), {"version": __version__, "log_id": self._log.log_id})
-        yield info
-        counters = (
-            ("events_accepted", "Events stored durably over the log's whole life.", log.last),
-            ("connections", "Publisher connections opened since the start.", intake.connections),
-        )
-        for name, text, value in counters:
-            yield CounterMetricFamily(f"synceventsd_{name}", text, value)
-        rejected = CounterMetricFamily(
-            "synceventsd_events_rejected", "Lines not stored since the start, by the contract's code.", labels=["code"]
-        )
-        for code, count in self._rejected().items():
-            rejected.add_metric((code,), count)
-        yield rejected
-        gauges = (
-            ("ready", "1 when events are accepted and stored.", float(self.unready() is None)),
-            ("redis_waiting_events", "Events that Redis has not got yet.", log.last - log.forwarded),
-            ("redis_waiting_bytes", "Text of the events that Redis has not got yet.", waiting["bytes"] or 0),
-            ("redis_oldest_waiting_seconds", "Age of the oldest of them.", waiting["oldest_age_seconds"] or 0),
-            ("storage_used_bytes", "Bytes that the log takes on disk.", log.used),
-            ("storage_limit_bytes", "storage.max_bytes.", log.limit),
-            ("storage_full", "1 while new events are rejected with buffer_full.", float(log.full)),
-            ("clients", "Publishers connected.", intake.clients),
-            ("streams", "SSE and WebSocket readers connected.", self._hub.streams),
-            ("syncs_in_progress", "Synchronisations going on.", self._board.running()),
-        )
-        for name, text, level in gauges:
-            yield GaugeMetricFamily(f"synceventsd_{name}", text, level)
-        if self._forwarding is not None:
-            view = self._forwarding.describe(trio.current_time())
-            yield CounterMetricFamily("synceventsd_events_forwarded", "Events that Redis executed.", log.forwarded)
-            yield GaugeMetricFamily(
-                "synceventsd_redis_connected", "1 while Redis answers.", float(view.state is RedisState.CONNECTED)
-            )
-
-
-@define(eq=False)
-class _Snapshot:
-    """Metric families made beforehand, as a registry wants to have them."""
-
-    families: list[Metric]
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self.families
+        return expose(self._owners, await self._waiting(), ready=self.unready() is None)

@@ -16,6 +16,7 @@ import trio
 from attrs import define, field
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.ledger import Incident
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.syncstate import Key, SyncState, fold_all, view
 from synceventsd.eventlog import EventLog
@@ -51,6 +52,8 @@ class StatusBoard:
             states = [_decoder.decode(text) for text in saved]
         except msgspec.DecodeError as error:
             log.warning("status.rebuilt", reason=str(error), effect="what retention took of older syncs is forgotten")
+            detail = f"what retention took of older syncs is forgotten, the rest worked out anew: {error}"
+            self._log.note(Incident("sync_states_forgotten", len(saved), detail=detail))
             states, self.upto = [], 0
         for state in states:
             self._keep(state)
@@ -61,6 +64,9 @@ class StatusBoard:
             except LogDamaged as error:
                 first, self.upto = self.upto + 1, await self._log.end_of_damage(self.upto, error)
                 log.error("status.events_lost", first=first, last=self.upto, reason=str(error))
+                count, detail = self.upto - first + 1, f"not counted in the sync status: {error}"
+                incident = Incident("not_in_sync_status", count, first=first, last=self.upto, detail=detail, once=True)
+                self._log.note(incident)
                 continue
             for group in found.groups:
                 self.fold(group)

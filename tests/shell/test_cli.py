@@ -58,6 +58,12 @@ def test_check_config_warns_of_a_key_that_can_be_guessed(file: str, tmp_path: Pa
     assert done.stderr.startswith("synceventsd: warning: http.token_secret_file = ")
 
 
+def test_check_config_shows_who_may_publish_for_what(file: str) -> None:
+    rules = '[{"user":"root","integrations":[13],"businesses":["*"]}]'
+    done = synceventsd("check-config", "--config", file, SYNCEVENTSD_INGEST_RULES=rules)
+    assert 'ingest.rules = [{ user = "root", integrations = [13], businesses = ["*"] }]\n' in done.stdout
+
+
 @pytest.mark.parametrize("command", ["run", "check-config"])
 def test_wrong_settings_stop_with_a_line_each_on_stderr_and_status_78(file: str, command: str) -> None:
     done = synceventsd(command, "--config", file, SYNCEVENTSD_HTTP_RETRY="x", SYNCEVENTSD_HTTP_RETRI="1")

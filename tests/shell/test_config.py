@@ -39,9 +39,12 @@ def test_defaults_are_those_of_the_contract() -> None:
         'ingest.socket_group = "none"',
         "ingest.max_frame = 262144",
         "ingest.max_clients = 1024",
+        "ingest.max_clients_per_user = 0",
+        "ingest.max_rate = 0",
         "ingest.extra_types = []",
         "ingest.allow_users = []",
         "ingest.allow_groups = []",
+        "ingest.rules = []",
         'storage.state_dir = "/state"',
         'storage.durability = "power"',
         "storage.max_bytes = 4294967296",
@@ -99,6 +102,8 @@ def test_the_dump_is_toml_that_gives_the_same_settings_again(tmp_path: Path) -> 
         "SYNCEVENTSD_INGEST_EXTRA_TYPES": "integration.sync.paused, x.y",
         "SYNCEVENTSD_INGEST_ALLOW_USERS": "root,1000",
         "SYNCEVENTSD_INGEST_SOCKET_MODE": "0600",
+        "SYNCEVENTSD_INGEST_RULES": '[{"user":"root","integrations":[0,13],"businesses":[42,"global"]},'
+        '{"group":"0","integrations":["*"],"businesses":["*"]}]',
         "SYNCEVENTSD_HTTP_BIND": "[::1]:80",
         "SYNCEVENTSD_HTTP_CORS_ORIGINS": "https://Shop.example:443,http://localhost:3000",
         "SYNCEVENTSD_REDIS_TIMEOUT": "0.25",
@@ -107,6 +112,33 @@ def test_the_dump_is_toml_that_gives_the_same_settings_again(tmp_path: Path) -> 
     settings = load({}, environ, None)
     assert settings.http.cors_origins == ("https://shop.example", "http://localhost:3000")
     assert load({}, {}, toml(tmp_path, config.dump(settings))) == settings
+
+
+def test_rules_stand_in_the_file_as_tables_and_each_fault_of_them_is_a_line(tmp_path: Path) -> None:
+    good = toml(
+        tmp_path,
+        '[[ingest.rules]]\nuser = "root"\nintegrations = [13]\nbusinesses = [42, "global"]\n'
+        '[[ingest.rules]]\ngroup = "root"\nintegrations = ["*"]\nbusinesses = ["*"]\n',
+    )
+    assert load({}, {}, good).ingest.rules == (
+        config.PublishRule("root", None, (13,), (42, "global")),
+        config.PublishRule(None, "root", ("*",), ("*",)),
+    )
+    bad = toml(
+        tmp_path,
+        '[[ingest.rules]]\nuser = "root"\nintegrations = [13]\nbusinesses = [42]\n'
+        '[[ingest.rules]]\nuser = "no-such-user"\nintegrations = [-1]\nbusinesses = ["all"]\n'
+        '[[ingest.rules]]\nuser = "root"\nintegrations = ["*"]\n',
+    )
+    told = problems({}, bad)
+    assert all(line.startswith("ingest.rules = ") and "allowed: " in line for line in told)
+    faults = [line.partition(": rule ")[2].partition(";")[0] for line in told]
+    assert faults == [
+        "2: there is no user 'no-such-user'",
+        "2: integrations holds -1, which is no id from 0 to 4294967295",
+        "2: businesses holds 'all', which is no id from 1 to 4294967295",
+        '3: businesses must be a list of ids, or ["*"]',
+    ]
 
 
 def test_all_problems_are_told_at_once_one_line_each_with_name_origin_value_and_what_is_allowed(tmp_path: Path) -> None:
@@ -144,6 +176,26 @@ def test_all_problems_are_told_at_once_one_line_each_with_name_origin_value_and_
         ("ingest.allow_users", "no-such-user"),
         ("ingest.allow_users", "4294967295"),
         ("ingest.allow_groups", "no-such-group"),
+        ("ingest.max_clients_per_user", "-1"),
+        ("ingest.max_rate", "1.5"),
+        ("ingest.rules", "root"),
+        ("ingest.rules", "[1"),
+        ("ingest.rules", "[1]"),
+        ("ingest.rules", '{"user":"root","integrations":[1],"businesses":[1]}'),
+        ("ingest.rules", '[{"integrations":[1],"businesses":[1]}]'),
+        ("ingest.rules", '[{"user":"root","group":"root","integrations":[1],"businesses":[1]}]'),
+        ("ingest.rules", '[{"user":"no-such-user","integrations":[1],"businesses":[1]}]'),
+        ("ingest.rules", '[{"user":0,"integrations":[1],"businesses":[1]}]'),
+        ("ingest.rules", '[{"group":"no-such-group","integrations":[1],"businesses":[1]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":[1]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":[],"businesses":[1]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":"*","businesses":[1]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":["global"],"businesses":[1]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":[true],"businesses":[1]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":[1],"businesses":[0]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":[1],"businesses":[4294967296]}]'),
+        ("ingest.rules", '[{"user":"root","integrations":[1],"businesses":[1],"business":2}]'),
+        ("ingest.rules", "[" * 100000),
         ("storage.state_dir", ""),
         ("storage.durability", "none"),
         ("storage.max_bytes", "0"),

@@ -254,6 +254,9 @@ def test_a_full_buffer_shows_and_ends_when_redis_is_back(tmp_path: Path) -> None
         assert {message["code"] for message in told if "reject" in message} == {"buffer_full"}
         assert daemon.get("/readyz")[0] == 503
         assert daemon.status()["events"]["rejected_by_code"] == {"buffer_full": rejected}
+        (entry,) = daemon.status()["ledger"]
+        assert (entry["reason"], entry["count"], entry["uid"]) == ("buffer_full", rejected, os.getuid())
+        assert entry["at"] <= entry["until"] <= time.time()
         redis.start()
         eventually(lambda: daemon.status()["waiting"]["count"] == 0, "Redis has everything")
         eventually(lambda: daemon.get("/readyz")[0] == 200, "it is ready again")
@@ -266,6 +269,9 @@ def test_a_small_log_makes_room_for_new_events_where_nobody_waits_for_the_old_on
     told = talk(daemon.socket, *(line(number, **pad) for number in range(5000)))
     assert told[-1] == {"ack": 5000}
     assert [message for message in told if "reject" in message] == []
+    (entry,) = daemon.status()["ledger"]
+    assert (entry["reason"], entry["first"]) == ("replay_shortened", 1)
+    assert entry["count"] == entry["last"] == daemon.status()["storage"]["oldest_seq"] - 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -193,7 +193,7 @@ async def test_a_log_that_does_not_read_at_all_is_moved_aside_and_the_start_goes
         assert await everything(log) == [line(1)]
         assert log.log_id != log_id
         if harm != "empty file":
-            assert [entry.reason for entry in await log.ledger()] == ["log_damaged"]
+            assert [entry.reason for entry in log.ledger()] == ["log_damaged"]
             assert len(list(tmp_path.glob("events.db.damaged-*"))) >= 1
 
 
@@ -212,8 +212,9 @@ async def test_a_damaged_log_is_salvaged_event_by_event_with_its_numbers_and_its
         assert await everything(log) == [line(n) for n in range(50) if n not in (33, 47)]
         assert (log.last, log.forwarded) == (50, 20)
         assert (await log.producer("p", 0)).accepted == 50
-        lost = [(entry.first, entry.last) for entry in await log.ledger() if entry.first is not None]
+        lost = [(entry.first, entry.last) for entry in log.ledger() if entry.first is not None]
         assert sorted(lost) == [(34, 34), (48, 48)]
+        assert log.ledger_totals() == {"log_damaged": 2}
         assert log.epochs.out(sent, log.last, own_mark=0) == 50
         await Hand(log).append(line(51))
         assert log.last == 51
@@ -244,7 +245,7 @@ async def test_any_broken_page_costs_events_at_most_and_never_the_start(tmp_path
         assert seen[-1] == line(1000)
         assert set(seen) <= {*lines, line(1000)}
         # What is missing is told: to this reader, or, where the start noticed, in the ledger.
-        assert len(seen) == 101 or told or await log.ledger()
+        assert len(seen) == 101 or told or log.ledger()
 
 
 async def test_damage_met_while_writing_ends_the_daemon_and_the_next_start_salvages(
@@ -262,9 +263,94 @@ async def test_damage_met_while_writing_ends_the_daemon_and_the_next_start_salva
             await trio.sleep_forever()
     async with a_log(tmp_path) as log:
         assert await everything(log) == [line(n) for n in range(10)]
-        assert [entry.reason for entry in await log.ledger()] == ["log_damaged"]
+        assert [entry.reason for entry in log.ledger()] == ["log_damaged"]
     async with a_log(tmp_path) as log:
-        assert len(await log.ledger()) == 1
+        assert len(log.ledger()) == 1
+
+
+def made_older(state: Path) -> None:
+    """Make the log's file what version 1 left behind, with an entry in its ledger."""
+    with closing(sqlite3.connect(state / "events.db")) as db, db:
+        db.executescript(
+            "ALTER TABLE ledger DROP COLUMN until; ALTER TABLE ledger DROP COLUMN uid; PRAGMA user_version = 1;"
+            "INSERT INTO ledger (at, reason, first, last, count, detail) VALUES (5.0, 'damaged', 3, 4, 2, 'x');"
+        )
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_file_of_the_older_version_goes_on_with_its_ledger(tmp_path: Path, damaged: bool) -> None:
+    async with a_log(tmp_path) as log:
+        await Hand(log, producer="p").append(line(1))
+    made_older(tmp_path)
+    if damaged:
+        store_in(tmp_path, "process").suspect()
+    async with a_log(tmp_path) as log:
+        oldest = log.ledger()[-1]
+        assert (oldest.reason, oldest.at, oldest.until, oldest.uid, oldest.count) == ("damaged", 5.0, 5.0, None, 2)
+        hand = Hand(log, producer="p", numbered=1)
+        await hand.append(b"rubbish")
+    async with a_log(tmp_path) as log:
+        assert log.ledger_totals()["invalid_json"] == 1
+        assert (await log.producer("p", 0)).accepted == 2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_commit_that_fails_counts_its_rejects_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    async with a_log(tmp_path) as log:
+        failing = FailingStore(monkeypatch)
+        hand = Hand(log, producer="p")
+        failing.failures = [when, "before", when]
+        await hand.append(b"rubbish", line(1), b"{}")
+        failing.failures = [when, when]
+        await hand.append(b"rubbish")  # no events: nothing but the ledger could tell whether it was written
+    async with a_log(tmp_path) as log:
+        assert log.ledger_totals() == {"invalid_json": 2, "invalid_event": 1}
+
+
+async def test_rubbish_of_anonymous_publishers_costs_no_sync_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_log(tmp_path) as log:
+        written: list[Commit] = []
+        real = Store.append
+
+        def append(store: Store, commit: Commit) -> None:
+            written.append(commit)
+            real(store, commit)
+
+        monkeypatch.setattr(Store, "append", append)
+        for _ in range(50):
+            await Hand(log).append(b"rubbish")
+        assert sum(bool(commit.ledger.entries) for commit in written) <= 1
+        await Hand(log).append(line(1))  # what is written anyway takes it along
+        assert written[-1].ledger.entries[0].count == 50
+
+
+async def test_producers_that_are_forgotten_stand_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_log(tmp_path) as log:
+        await Hand(log, producer="p").append(line(1), b"rubbish")
+        await Hand(log, producer="q").append(line(2))
+    monkeypatch.setattr("synceventsd.eventlog.committer.PRODUCER_MEMORY", -60.0)
+    async with a_log(tmp_path) as log:
+        with trio.fail_after(30):
+            while "producers_forgotten" not in log.ledger_totals():
+                await trio.sleep(0.01)
+            await log.wait_noted()
+        assert log.ledger_totals() == {"invalid_json": 1, "producers_forgotten": 2}
+        assert await log.producer("p", 0) == await log.producer("nobody", 0)
+
+
+async def test_explanations_beyond_those_that_are_kept_stand_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_REJECTS_KEPT", 10)
+    async with a_log(tmp_path) as log:
+        await Hand(log, producer="p").append(*[b"rubbish"] * 25)
+        assert log.ledger_totals() == {"invalid_json": 25, "rejects_untold": 15}
 
 
 async def test_a_file_of_a_newer_version_stops_the_start_and_is_left_alone(tmp_path: Path) -> None:

@@ -226,6 +226,8 @@ async def test_a_cursor_set_back_repeats_from_there(server: RedisServer, heard: 
         assert heard == [*lines(100), *lines(100, 61), *lines(110, 101)] or heard == [*lines(100), *lines(110, 61)]
         assert running.view().resent >= 40
         assert running.view().rewinds == 1
+        (entry,) = events.log.ledger()
+        assert (entry.reason, entry.first, entry.count) == ("sent_again", 61, running.view().resent)
 
 
 async def test_redis_absent_from_the_start_gets_everything_later(name: str, tmp_path: Path) -> None:
@@ -500,7 +502,7 @@ async def test_events_that_do_not_read_any_more_stand_in_the_ledger_and_hold_not
         async with forwarding(events, config(server.url)):
             await events.all_out()
             await arrive(heard, [*lines(100), *lines(500, 301)])
-        entries = [entry for entry in await events.log.ledger() if entry.reason == "damaged"]
+        entries = [entry for entry in events.log.ledger() if entry.reason == "damaged"]
         assert [(entry.first, entry.last, entry.count) for entry in entries] == [(201, 300, 100), (101, 200, 100)]
 
 
@@ -517,6 +519,7 @@ async def test_a_cursor_set_back_beyond_what_is_kept_goes_on_with_the_oldest_eve
         await until(lambda: len(heard) >= 700)
         await events.all_out()
         await arrive(heard, [*lines(500), *lines(500, 301)])
+        assert events.log.ledger_totals() == {"sent_again": 490, "not_resent": 290}
 
 
 @define(eq=False)

@@ -80,7 +80,7 @@ def test_a_logger_made_before_the_set_up_follows_it() -> None:
 
 
 @pytest.mark.parametrize("form", ["journald", "text", "json"])
-@given(value=st.text(st.sampled_from("a\r\n\0\x1b\x7f\x85\u2028\u2029<6> \"=\\'")))
+@given(value=st.text(st.sampled_from("a\r\n\0\x1b\x7f\x85\u2028\u2029\u202e\u2066<6> \"=\\'")))
 def test_no_value_can_begin_a_line_of_its_own_or_steer_a_terminal(form: str, value: str) -> None:
     stream = logged(form)
     get_logger("x").info("client.refused", client=value)

@@ -259,7 +259,7 @@ async def test_an_app_that_fails_gives_a_500_and_a_log_line_and_nothing_else(
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             config = HttpConfig(bind=TcpBind("127.0.0.1", 0))
-            (address,) = await nursery.start(partial(serve, app, config, stop=stop, grace=5.0))
+            (address,) = await nursery.start(partial(serve, app, config, stop=stop, grace=5.0, on_refused=print))
             for path, expected in ((b"/", b"HTTP/1.1 500"), (b"/late", b"HTTP/1.1 200"), (b"/", b"HTTP/1.1 500")):
                 async with await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2])) as client:
                     await client.send_all(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -286,7 +286,7 @@ async def test_the_peer_of_a_unix_socket_is_known() -> None:
     name, stop = listener.getsockname(), trio.Event()
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, app, HttpConfig(), [listener], stop=stop, grace=5.0))
+            await nursery.start(partial(serve, app, HttpConfig(), [listener], stop=stop, grace=5.0, on_refused=print))
             client = trio.SocketStream(trio.socket.socket(socket.AF_UNIX))
             async with client:
                 await client.socket.connect(name)
@@ -306,7 +306,7 @@ async def bound(bind: TcpBind | UnixBind, handed: list[socket.socket] | None = N
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             found: list[str] = await nursery.start(
-                partial(serve, app, HttpConfig(bind=bind), handed, stop=stop, grace=1.0)
+                partial(serve, app, HttpConfig(bind=bind), handed, stop=stop, grace=1.0, on_refused=print)
             )
             if isinstance(bind, UnixBind):
                 assert bind.path.stat().st_mode & 0o777 == 0o660
@@ -317,7 +317,7 @@ async def bound(bind: TcpBind | UnixBind, handed: list[socket.socket] | None = N
 
 async def refusal(bind: TcpBind | UnixBind) -> str:
     with pytest.raises(StartupError) as info:
-        await serve(None, HttpConfig(bind=bind), stop=trio.Event(), grace=1.0)  # type: ignore[arg-type]
+        await serve(None, HttpConfig(bind=bind), stop=trio.Event(), grace=1.0, on_refused=print)  # type: ignore[arg-type]
     return str(info.value)
 
 

@@ -250,7 +250,7 @@ async def open_site(
             app = create_app(hub, board, report, config, secret, **clock)
 
             async def serve_and_tell(task_status: trio.TaskStatus[list[str]]) -> None:
-                await serve(app, config, stop=stop, grace=grace, task_status=task_status)
+                await serve(app, config, stop=stop, grace=grace, on_refused=hub.refuse, task_status=task_status)
                 ended.set()
 
             addresses = await nursery.start(serve_and_tell)

@@ -13,6 +13,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from synceventsd.config.addresses import TcpBind, UnixBind, holds_password, mask_password
+from synceventsd.config.publishing import PublishRule
 from synceventsd.config.rules import read_secret
 from synceventsd.config.settings import (
     SECTIONS,
@@ -36,6 +37,7 @@ __all__ = [
     "HttpConfig",
     "IngestConfig",
     "LoggingConfig",
+    "PublishRule",
     "RedisConfig",
     "Setting",
     "ShutdownConfig",
@@ -45,6 +47,7 @@ __all__ = [
     "UnixBind",
     "concerns",
     "dump",
+    "holds_password",
     "load",
     "mask_password",
     "read_secret",
@@ -88,8 +91,17 @@ def dump(config: Config) -> str:
     for name, setting in SETTINGS.items():
         section, _, key = name.partition(".")
         value = setting.rule.shown(getattr(getattr(config, section), key))
-        lines.append(f"{name} = {json.dumps(value)}")
+        lines.append(f"{name} = {_toml(value)}")
     return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    """A value as TOML has it: as JSON does, but for tables."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 def concerns(config: Config) -> tuple[str, ...]:
@@ -125,8 +137,9 @@ def _faults(section: str, given: Mapping[str, Given], faults: cattrs.ClassValida
     refused, others = faults.group_exceptions()
     for error, note in refused:
         setting = SETTINGS[f"{section}.{note.name}"]
-        reason = f"{error}; allowed: " if str(error) else "allowed: "
-        yield note.name, f"{told(setting.name, given[note.name])}: {reason}{setting.rule.allowed}"
+        for reason in error.args or ("",):
+            why = f"{reason}; allowed: " if reason else "allowed: "
+            yield note.name, f"{told(setting.name, given[note.name])}: {why}{setting.rule.allowed}"
     known = [name for name in SETTINGS if name.startswith(f"{section}.")]
     for error in others:
         if not isinstance(error, cattrs.ForbiddenExtraKeysError):

@@ -21,7 +21,7 @@ STREAM_EVENTS = frozenset({"connection_established", "keep-alive", "gap"})  # na
 
 
 class Refused(ValueError):
-    """A value is not allowed; the text says why, beyond the rule's own `allowed` (may be empty)."""
+    """A value is not allowed; each text says why, beyond the rule's own `allowed` (may be none)."""
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ import attrs
 
 from synceventsd.config import rules
 from synceventsd.config.addresses import TcpBind, UnixBind, bind_address, host_name, redis_url, web_origin
+from synceventsd.config.publishing import PublishRule, publish_rules
 
 ENVIRONMENT_PREFIX = "SYNCEVENTSD_"
 
@@ -52,11 +53,20 @@ class IngestConfig:
     socket_group: str | None = _setting(None, rules.optional(rules.group()), "group of the socket")
     max_frame: int = _setting(262144, rules.integer(64, 2**26, unit="bytes"), "longest line a publisher may send")
     max_clients: int = _setting(1024, rules.integer(1, 1_000_000), "publishers connected at the same time")
+    max_clients_per_user: int = _setting(
+        0, rules.integer(0, 1_000_000), "publishers of one user connected at the same time (0: no limit of its own)"
+    )
+    max_rate: int = _setting(
+        0, rules.integer(0, 10**9), "lines a second taken from one user; more are made to wait (0: no limit)"
+    )
     extra_types: tuple[str, ...] = _setting((), rules.listing(rules.event_type()), "event types beyond the six")
     allow_users: tuple[str, ...] = _setting(
         (), rules.listing(rules.user()), "users who may publish (neither users nor groups: everybody)"
     )
     allow_groups: tuple[str, ...] = _setting((), rules.listing(rules.group()), "groups whose members may publish")
+    rules: tuple[PublishRule, ...] = _setting(
+        (), publish_rules(), "what users and groups may publish for (none: everybody for everything)"
+    )
 
 
 @attrs.frozen

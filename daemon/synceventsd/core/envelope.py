@@ -143,7 +143,7 @@ def _fault_of(line: bytes, head: Envelope, types: frozenset[str]) -> Fault | Non
         return fault
     if _may_be_deep(line) and _too_deep(line):
         return Fault("invalid_json", f"the line nests deeper than {MAX_DEPTH} levels")
-    event_id = _echo(head.id)
+    event_id = echo(head.id)
     if bytes(memoryview(head.data)[:1]) != b"{":
         return Fault("invalid_event", "data must be an object", event_id)
     if head.metadata is not UNSET and bytes(memoryview(head.metadata)[:1]) != b"{":
@@ -223,7 +223,8 @@ def _with_stamp(line: bytes, head: Envelope, stamp: Stamp) -> bytes:
     return line[:start] + added + line[start:]
 
 
-def _echo(event_id: str | UnsetType) -> str | None:
+def echo(event_id: str | UnsetType) -> str | None:
+    """Return an event's id as it goes back to the client: one that is too long does not."""
     return event_id if event_id is not UNSET and len(event_id) <= MAX_ECHOED_ID else None
 
 
@@ -238,7 +239,7 @@ def _explain(line: bytes, error: Exception) -> Fault:
         except (ValueError, RecursionError) as worse:
             return Fault("invalid_json", f"not JSON: {_sentence(worse)}")
         if isinstance(found, dict) and isinstance(found.get("id"), str):
-            event_id = _echo(found["id"])
+            event_id = echo(found["id"])
         return Fault("invalid_event", _sentence(error), event_id)
     return Fault("invalid_json", f"not JSON: {_sentence(error)}")
 

@@ -4,8 +4,8 @@
 publishers hand in into group commits, `tail` keeps the newest groups in memory, and `log` is what the other rooms see.
 """
 
-from synceventsd.eventlog.committer import Lot, Rejected, Source
 from synceventsd.eventlog.log import EventLog, Slice, open_log
+from synceventsd.eventlog.lots import Lot, Rejected, Source, without
 from synceventsd.eventlog.reader import ProducerState
 
-__all__ = ["EventLog", "Lot", "ProducerState", "Rejected", "Slice", "Source", "open_log"]
+__all__ = ["EventLog", "Lot", "ProducerState", "Rejected", "Slice", "Source", "open_log", "without"]

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 
 from synceventsd.core import backoff
-from synceventsd.core.envelope import BUFFER_FULL, Envelope, Fault
+from synceventsd.core.envelope import BUFFER_FULL
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.ledger import Book, Changes, Incident
 from synceventsd.core.model import Group
+from synceventsd.eventlog.lots import MAX_GROUP_BYTES, Lot, Source, compose, fitting, incidents_of, refused
 from synceventsd.eventlog.store import Commit, ProducerCount, RejectRow, Store
 from synceventsd.logs import get_logger
 
 log = get_logger("eventlog")
 T = TypeVar("T")
 
-# One row of the log: small enough to be read in a short slice, large enough that its fixed cost is spread.
-MAX_GROUP_EVENTS: Final = 1024
-MAX_GROUP_BYTES: Final = 512 * 1024
-
 # What may wait for the next commit, over all connections; past that, connections stop reading. 0.1 s at full speed.
 MAX_PENDING_BYTES: Final = 8 * 2**20
-LINE_OVERHEAD: Final = 400  # bytes that a line takes in memory beside its text: the decoded envelope, or the reject
 
 UPKEEP_EVERY: Final = 1.0  # seconds: how soon the mark is saved and retention looked at when nothing is published
 UPKEEP_AGAIN: Final = 0.02  # seconds: how soon the next slice is deleted when there is more
@@ -37,50 +34,7 @@ RETENTION_GROUPS: Final = 256  # groups deleted in one transaction, and
 RETENTION_BYTES: Final = 8 * 2**20  # their text, so that no commit waits long for it
 PRODUCER_MEMORY: Final = 7 * 86400.0  # seconds; contract, section 4
 FORGET_EVERY: Final = 3600.0  # seconds
-
-
-@frozen
-class Rejected:
-    """A line that is not stored, with its number."""
-
-    line: int
-    fault: Fault
-
-
-class Source(Protocol):
-    """A connection, as the committer sees it."""
-
-    @property
-    def producer(self) -> str | None:
-        """The producer's id; None for an anonymous connection."""
-
-    @property
-    def uid(self) -> int:
-        """The user at the other end."""
-
-    def settled(self, upto: int, rejects: Sequence[Rejected]) -> None:
-        """Learn that all lines up to `upto` are dealt with for good."""
-
-
-@define(eq=False)
-class Lot:
-    """What a connection hands in at once: lines `first` to `upto`, each either an event or a reject.
-
-    `size` is the text of the events.
-    """
-
-    source: Source
-    first: int
-    upto: int
-    lines: list[bytes]
-    heads: list[Envelope]
-    rejects: list[Rejected]
-    size: int
-
-    @property
-    def cost(self) -> int:
-        """Return about how much memory it takes until it is settled."""
-        return self.size + LINE_OVERHEAD * (self.upto - self.first + 1)
+LEDGER_EVERY: Final = 10.0  # seconds in which the ledger waits for a commit that is written anyway
 
 
 @define(eq=False)
@@ -90,56 +44,6 @@ class Retention:
     max_bytes: int
     retain_bytes: int
     retain_seconds: float
-
-
-def compose(lots: Sequence[Lot], first: int, epoch: str, at: float) -> list[Group]:
-    """Cut the events of all lots, in order, into groups that begin at number `first`."""
-    groups: list[Group] = []
-    lines: list[bytes] = []
-    heads: list[Envelope] = []
-    size = 0
-
-    def end_group() -> None:
-        nonlocal first, lines, heads, size
-        groups.append(Group(first, epoch, at, lines, heads))
-        first, lines, heads, size = first + len(lines), [], [], 0
-
-    for lot in lots:
-        if len(lines) + len(lot.lines) <= MAX_GROUP_EVENTS and size + lot.size <= MAX_GROUP_BYTES:
-            lines += lot.lines  # nearly always; to do it line by line costs 0.3 us an event
-            heads += lot.heads
-            size += lot.size
-            continue
-        for line, head in zip(lot.lines, lot.heads, strict=True):
-            if lines and (len(lines) >= MAX_GROUP_EVENTS or size + len(line) > MAX_GROUP_BYTES):
-                end_group()
-            lines.append(line)
-            heads.append(head)
-            size += len(line)
-    if lines:
-        end_group()
-    return groups
-
-
-def fitting(lots: Sequence[Lot], room: int) -> int:
-    """Return how many of the lots, from the first on, fit into so many bytes; those without events always do."""
-    for count, lot in enumerate(lots):
-        room -= lot.size
-        if lot.size and room < 0:
-            return count
-    return len(lots)
-
-
-def refused(lot: Lot, fault: Fault) -> Lot:
-    """Return the lot with every event of it rejected."""
-    known = {reject.line for reject in lot.rejects}
-    numbers = (number for number in range(lot.first, lot.upto + 1) if number not in known)
-    more = [
-        Rejected(number, Fault(fault.code, fault.error, head.id if isinstance(head.id, str) else None))
-        for number, head in zip(numbers, lot.heads, strict=True)
-    ]
-    rejects = sorted((*lot.rejects, *more), key=lambda reject: reject.line)
-    return Lot(lot.source, lot.first, lot.upto, [], [], rejects, 0)
 
 
 @define(eq=False)
@@ -162,6 +66,7 @@ class Committer:
     failing: str | None = field(default=None, init=False)
     full: bool = field(default=False, init=False)
     beat: float = field(default=0.0, init=False)
+    book: Book = field(factory=Book, init=False)
     rejected_full: int = field(default=0, init=False)
     _pending: list[Lot] = field(factory=list, init=False)
     _pending_bytes: int = field(default=0, init=False)
@@ -172,6 +77,11 @@ class Committer:
     _landed: trio.Event = field(factory=trio.Event, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
     _forgot_at: float = field(default=0.0, init=False)
+    _ledger_due: float = field(default=0.0, init=False)
+    _ledger_saved: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.book.load(self.store.ledger)
 
     # What connections call
 
@@ -216,6 +126,18 @@ class Committer:
     def leave(self, producer: str) -> None:
         """Note that a producer's connection is gone."""
         self._present.pop(producer, None)
+
+    def note(self, incident: Incident) -> bool:
+        """Write into the ledger; saved with a commit. Return whether that began a new entry."""
+        return self.book.note(incident, self.wall_clock())
+
+    async def wait_noted(self) -> None:
+        """Wait until what was written into the ledger so far is durable."""
+        revision = self.book.revision
+        self._ledger_due = 0.0
+        while self._ledger_saved < revision:
+            self._work.set()
+            await self._landed.wait()
 
     async def in_lane(self, work: Callable[..., T], *args: Any) -> T:
         """Run one of the store's methods in the writer's lane; never abandoned, so it is done or not begun.
@@ -276,8 +198,16 @@ class Committer:
                     RejectRow(producer, reject.line, reject.fault.event_id, reject.fault.code, reject.fault.error)
                     for reject in lot.rejects
                 )
+            for incident in incidents_of(lot) if lot.rejects else ():
+                self._note_rejects(incident)
         groups = compose(lots, self.store.last + 1, self.store.epochs.current.name, at)
         seen, self._seen = self._seen, {}
+        # Rubbish alone must not cost a sync: what is not written with something else waits for a while.
+        due = trio.current_time() >= self._ledger_due
+        ledger = Changes()
+        if groups or counts or due:
+            ledger = self.book.take()
+            self._ledger_due = trio.current_time() + LEDGER_EVERY
         return Commit(
             at=at,
             groups=groups,
@@ -285,7 +215,12 @@ class Committer:
             rejects=rejects,
             forwarded=self.mark(),
             seen=tuple(seen.items()),
+            ledger=ledger,
         )
+
+    def _note_rejects(self, incident: Incident) -> None:
+        if self.note(incident):
+            log.warning("lines.rejected", code=incident.reason, uid=incident.uid, example=incident.detail)
 
     async def _write(self, commit: Commit) -> None:
         def is_in() -> bool:
@@ -293,6 +228,11 @@ class Committer:
 
         # A transaction that reported an error may be in the file after all; after the reopening it is durable.
         await self._insist(self.store.append, commit, unless=is_in)
+        self._ledger_saved = max(self._ledger_saved, commit.ledger.revision)
+        dropped, self.store.rejects_dropped = self.store.rejects_dropped, 0
+        if dropped:
+            detail = "explanations of a producer's rejected lines beyond those that are kept; the lines count elsewhere"
+            self.note(Incident("rejects_untold", dropped, detail=detail))
 
     async def _insist(self, work: Callable[..., T], *args: Any, unless: Callable[[], bool] = lambda: False) -> T | None:
         """Have the store do something, for as long as it takes; what fails is told once, and once when it works again.
@@ -353,13 +293,23 @@ class Committer:
             if count == len(self._pending):
                 return self._fly(count)
             try:
-                more = await self._insist(self.store.prune, *self._prunable(keep_bytes=0)) or await self.release()
+                more = await self._make_room() or await self.release()
             except StorageUnavailable as error:
                 self._fail(error)
                 await self._reopen(1)
                 continue
             if not more and self._pending:
                 return self._fly(count) if count else self._refuse(self._fly(1))
+
+    async def _make_room(self) -> bool:
+        """Delete what nobody is owed, though it would be kept for replay yet; return whether there was any."""
+        first = self.store.oldest
+        await self._insist(self.store.prune, *self._prunable(keep_bytes=0))
+        count = self.store.oldest - first
+        if count:
+            detail = "deleted before their time, to make room for new events (storage.max_bytes)"
+            self.note(Incident("replay_shortened", count, first=first, last=first + count - 1, detail=detail))
+        return count > 0
 
     def _fly(self, count: int) -> list[Lot]:
         self._in_flight, self._pending = self._pending[:count], self._pending[count:]
@@ -377,27 +327,36 @@ class Committer:
             self.full = True
             log.error("storage.full", used=self.store.used, limit=self.retention.max_bytes)
         self.rejected_full += sum(len(lot.lines) for lot in lots)
-        return [refused(lot, Fault(BUFFER_FULL, error)) for lot in lots]
+        return [refused(lot, BUFFER_FULL, error) for lot in lots]
 
     async def _upkeep(self, *, idle: bool) -> bool:
         """Do what need not be done at once, in a short slice; return whether there is more to delete."""
-        if idle and (self.mark() > self.store.forwarded or self._seen):
+        ledger_due = self.book.unsaved and trio.current_time() >= self._ledger_due
+        if ledger_due or (idle and (self.mark() > self.store.forwarded or self._seen)):
             await self._write(self._commit_of(()))
+            self._land()
         now = self.wall_clock()
         pruned = 0
         try:
             pruned = await self.in_lane(self.store.prune, *self._prunable(self.retention.retain_bytes))
             if now - self._forgot_at > FORGET_EVERY:
                 self._forgot_at = now
-                self._seen.update(self._present)  # who is connected is seen, however silent
-                await self._write(self._commit_of(()))
-                await self.in_lane(self.store.forget_producers, now - PRODUCER_MEMORY)
+                await self._forget_producers(now - PRODUCER_MEMORY)
             await self.in_lane(partial(self.store.checkpoint_if_due, idle=idle))
         except StorageUnavailable as error:
             log.warning("storage.upkeep_failed", reason=str(error))
         if self.full:
             self._look_for_room()
         return pruned > 0
+
+    async def _forget_producers(self, before: float) -> None:
+        self._seen.update(self._present)  # who is connected is seen, however silent
+        await self._write(self._commit_of(()))
+        count = await self.in_lane(self.store.seen_before, before)
+        if count:
+            self.note(Incident("producers_forgotten", count, detail="not seen for seven days, with their rejects"))
+            self._ledger_due = 0.0
+            await self._write(evolve(self._commit_of(()), forget_before=before))
 
     def _prunable(self, keep_bytes: int) -> tuple[int, float, int, int, int]:
         older_than = self.wall_clock() - self.retention.retain_seconds

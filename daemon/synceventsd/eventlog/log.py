@@ -15,13 +15,14 @@ from attrs import define, field, frozen
 
 from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
+from synceventsd.core.ledger import Book, Entry, Incident
 from synceventsd.core.model import Group
 from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, Scan, open_reader
 from synceventsd.eventlog.salvage import Salvaged, move_aside, salvage
 from synceventsd.eventlog.schema import Durability
-from synceventsd.eventlog.store import Commit, LedgerEntry, Store, store_in
+from synceventsd.eventlog.store import Commit, Store, store_in
 from synceventsd.eventlog.tail import Tail
 from synceventsd.logs import get_logger
 
@@ -29,7 +30,7 @@ log = get_logger("eventlog")
 T = TypeVar("T")
 
 SCAN_BYTES: Final = 2 * 2**20  # how much text one look for the beginning of a replay goes through: some 10 ms
-MAX_RANGES_TOLD: Final = 100  # of what damage cost, a ledger entry each; the sum stands in one more
+MAX_RANGES_TOLD: Final = 100  # of what damage cost, a ledger entry each; the rest stands in one more
 
 READ_BYTES: Final = 256 * 1024  # how much text one read from the disk brings: a short slice, a few chunks for a reader
 
@@ -228,10 +229,6 @@ class EventLog:
             return Backlog(0, None)
         return await self._look_up(self._index.backlog, self.forwarded, self._store.total_bytes)
 
-    async def ledger(self, newest: int = 50) -> list[LedgerEntry]:
-        """Return the newest entries of the ledger of losses."""
-        return await self._look_up(self._index.ledger, newest)
-
     def resume(self, last_event_id: str) -> Resume:
         """Return where the reader who sent this `Last-Event-ID` goes on."""
         return resume(last_event_id, self.epochs, self.oldest, self.last)
@@ -259,12 +256,29 @@ class EventLog:
         Raises:
             StorageUnavailable: nothing was saved.
         """
-        await self.committer.in_lane(self._store.append, Commit(at=self._wall_clock(), forwarded=self.forwarded))
+        commit = Commit(at=self._wall_clock(), forwarded=self.forwarded, ledger=self.committer.book.take())
+        await self.committer.in_lane(self._store.append, commit)
 
-    async def write_ledger(self, reason: str, first: int | None, last: int | None, count: int, detail: str) -> None:
-        """Add something that was lost, dropped or skipped to the ledger."""
-        entry = LedgerEntry(self._wall_clock(), reason, first, last, count, detail)
-        await self.committer.in_lane(self._store.write_ledger, entry)
+    # The ledger
+
+    def note(self, incident: Incident) -> bool:
+        """Write down what was rejected, lost, dropped or skipped. Return whether that began a new entry.
+
+        Saved with the next commit, at the latest ten seconds later.
+        """
+        return self.committer.note(incident)
+
+    async def wait_noted(self) -> None:
+        """Wait until what was written into the ledger so far is durable; for as long as the log cannot be written."""
+        await self.committer.wait_noted()
+
+    def ledger(self, newest: int = 50) -> list[Entry]:
+        """Return the newest entries of the ledger."""
+        return self.committer.book.newest(newest)
+
+    def ledger_totals(self) -> dict[str, int]:
+        """Return how many there ever were, by reason."""
+        return dict(self.committer.book.totals)
 
     async def _read(self, work: Callable[..., T], *args: Any) -> T:
         # Never abandoned: the thread must not use the connection while the next one does.
@@ -354,16 +368,32 @@ def _recover(store: Store, damage: LogDamaged, on_progress: Callable[[], object]
     try:
         saved = _salvage_or_begin(aside, store, on_progress)
         _begin(store)
-        detail = f"{damage}; the file was moved to {aside.name}, {saved.events} events were carried over"
         lost = merged(saved.lost)
-        store.write_ledger(LedgerEntry(time.time(), "log_damaged", None, None, sum(b - a + 1 for a, b in lost), detail))
-        for first, last in lost[:MAX_RANGES_TOLD]:
-            store.write_ledger(LedgerEntry(time.time(), "log_damaged", first, last, last - first + 1, "does not read"))
+        book = _ledger_of(store, damage, aside, saved, lost)
+        store.append(Commit(at=time.time(), ledger=book.take()))
+        store.ledger = book.entries
     except (StorageUnavailable, LogDamaged) as error:
         raise _cannot_open(store, error) from error
     log.warning(
         "log.salvaged", events=saved.events, lost=sum(b - a + 1 for a, b in lost), ranges=lost[:MAX_RANGES_TOLD]
     )
+
+
+def _ledger_of(store: Store, damage: LogDamaged, aside: Path, saved: Salvaged, lost: Sequence[tuple[int, int]]) -> Book:
+    """Write down what the damage cost: what happened, then each range of numbers, and the rest of them together."""
+    book, now = Book(), time.time()
+    book.load(store.ledger)
+    tables = f"; not all of {', '.join(saved.cut)} reads" if saved.cut else ""
+    detail = f"{damage}; the file was moved to {aside.name}, {saved.events} events were carried over{tables}"
+    book.note(Incident("log_damaged", 0, detail=detail), now)
+    for first, last in lost[:MAX_RANGES_TOLD]:
+        book.note(Incident("log_damaged", last - first + 1, first=first, last=last, detail="does not read"), now)
+    rest = lost[MAX_RANGES_TOLD:]
+    if rest:
+        count = sum(last - first + 1 for first, last in rest)
+        detail = f"{len(rest)} more ranges that do not read"
+        book.note(Incident("log_damaged", count, first=rest[0][0], last=rest[-1][1], detail=detail), now)
+    return book
 
 
 def _salvage_or_begin(aside: Path, store: Store, on_progress: Callable[[], object]) -> Salvaged:

@@ -21,7 +21,7 @@ from synceventsd.core.filters import Filter
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import Epochs
 from synceventsd.eventlog.schema import connect_reader, translated
-from synceventsd.eventlog.store import LedgerEntry, RejectRow
+from synceventsd.eventlog.store import RejectRow
 
 _GROUP: Final = "SELECT count, accepted_at, crc, lines FROM event_group WHERE first = ?"
 
@@ -141,13 +141,6 @@ class Reader:
         """Return the saved sync states, and the number of the event after which they were saved."""
         row = self._one("SELECT value FROM meta WHERE key = 'syncs_upto'", ())
         return (0 if row is None else int(row[0]), [state for (state,) in self._all("SELECT state FROM sync", ())])
-
-    def ledger(self, newest: int) -> list[LedgerEntry]:
-        """Return the newest entries of the ledger of losses, newest first."""
-        rows = self._all(
-            "SELECT at, reason, first, last, count, detail FROM ledger ORDER BY id DESC LIMIT ?", (newest,)
-        )
-        return [LedgerEntry(*row) for row in rows]
 
     def close(self) -> None:
         """Close the connection."""

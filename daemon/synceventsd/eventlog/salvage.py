@@ -41,6 +41,7 @@ class Salvaged:
     last: int = 0
     size: int = 0
     lost: list[tuple[int, int]] = field(factory=list)
+    cut: list[str] = field(factory=list)  # tables beside the events' that did not read to their end
 
 
 def move_aside(path: Path) -> Path:
@@ -68,7 +69,7 @@ def salvage(damaged: Path, target: Path, durability: Durability, progress: Calla
     with translated(), closing(connect_writer(target, durability)) as new, closing(connect_reader(damaged)) as old:
         new.execute("BEGIN IMMEDIATE")
         for table in _SMALL_TABLES:
-            _copy_table(old, new, table)
+            _copy_table(old, new, table, found)
         if not _names_are_whole(new):
             new.execute("DELETE FROM epoch")
             new.execute("DELETE FROM meta")
@@ -77,11 +78,22 @@ def salvage(damaged: Path, target: Path, durability: Durability, progress: Calla
     return found
 
 
-def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> None:
+def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str, found: Salvaged) -> None:
     """Copy a table's rows up to the first that does not read."""
-    for row in _readable(old, f"SELECT * FROM {table}"):  # noqa: S608 (a name of this file)
-        marks = ", ".join("?" * len(row))
-        new.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)  # noqa: S608
+    for insert, row in _rows_to_insert(old, table, found):
+        new.execute(insert, row)
+
+
+def _rows_to_insert(old: sqlite3.Connection, table: str, found: Salvaged) -> Iterator[tuple[str, Any]]:
+    """Yield each row with what inserts it; a file of an older version may have fewer columns."""
+    try:
+        rows = old.execute(f"SELECT * FROM {table}")  # noqa: S608 (a name of this file)
+        names = ", ".join(column[0] for column in rows.description)
+        marks = ", ".join("?" * len(rows.description))
+        for row in rows:
+            yield f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", row  # noqa: S608
+    except sqlite3.DatabaseError:
+        found.cut.append(table)
 
 
 def _readable(old: sqlite3.Connection, sql: str, *values: int) -> Iterator[Any]:

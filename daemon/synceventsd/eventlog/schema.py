@@ -19,7 +19,7 @@ Durability = Literal["power", "process"]
 
 FILE_NAME: Final = "events.db"
 APPLICATION_ID: Final = 0x53594556  # "SYEV", so that file(1) and we know the file
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # `lines` is the last column, so that SQLite need not read the overflow pages of the text to reach the others.
 # `bytes_before` adds up the text from the log's beginning: the size of any range is one subtraction, never a scan.
@@ -47,9 +47,12 @@ CREATE TABLE sync (
 ) WITHOUT ROWID;
 CREATE TABLE ledger (
   id INTEGER PRIMARY KEY, at REAL NOT NULL, reason TEXT NOT NULL, first INTEGER, last INTEGER, count INTEGER NOT NULL,
-  detail TEXT NOT NULL
+  detail TEXT NOT NULL, until REAL, uid INTEGER
 );
 """
+
+# What brings a file of an older version to the next one.
+_UPGRADES: Final = {1: "ALTER TABLE ledger ADD COLUMN until REAL; ALTER TABLE ledger ADD COLUMN uid INTEGER;"}
 
 # What these mean for the reader of the error: the file is broken, as against "cannot be done just now".
 _DAMAGE: Final = frozenset(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"))
@@ -73,7 +76,7 @@ def translated() -> Iterator[None]:
 
 
 def connect_writer(path: Path, durability: Durability) -> sqlite3.Connection:
-    """Open the one connection that writes; make the tables in an empty file."""
+    """Open the one connection that writes; make the tables in an empty file, and upgrade those of an older version."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=1)
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # must come before the first table, else it does nothing
     db.execute("PRAGMA journal_mode = WAL")
@@ -81,11 +84,14 @@ def connect_writer(path: Path, durability: Durability) -> sqlite3.Connection:
     db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
     db.execute("PRAGMA wal_autocheckpoint = 0")  # the committer checkpoints between groups, when it suits
     db.execute("PRAGMA journal_size_limit = 67108864")
-    if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
         db.executescript(
             f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
+    for older in range(max(version, 1), SCHEMA_VERSION if version else 0):
+        db.executescript(f"BEGIN IMMEDIATE; {_UPGRADES[older]} PRAGMA user_version = {older + 1}; COMMIT;")
     return db
 
 

@@ -15,9 +15,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import astuple, define, field, frozen
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.ledger import Changes, Entry
 from synceventsd.core.model import Group
 from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
 from synceventsd.eventlog.schema import FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
@@ -27,6 +28,7 @@ SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with
 # A producer that sends only rubbish must not fill the disk with explanations of it.
 MAX_REJECTS_KEPT: Final = 20_000
 
+_LEDGER: Final = "SELECT id, reason, uid, at, coalesce(until, at), first, last, count, detail FROM ledger ORDER BY id"
 _OLDEST_GROUPS: Final = (
     "SELECT first, count, accepted_at, bytes_before, length(lines), businesses FROM event_group ORDER BY first LIMIT ?"
 )
@@ -58,20 +60,11 @@ class RejectRow:
 
 
 @frozen
-class LedgerEntry:
-    """Something that was dropped, skipped or lost: what, which numbers, how many, when (seconds since 1970)."""
-
-    at: float
-    reason: str
-    first: int | None
-    last: int | None
-    count: int
-    detail: str
-
-
-@frozen
 class Commit:
-    """Everything that one transaction writes."""
+    """Everything that one transaction writes.
+
+    `forget_before`: producers last seen before then (seconds since 1970) are forgotten, with their rejects.
+    """
 
     at: float
     groups: Sequence[Group] = ()
@@ -79,6 +72,8 @@ class Commit:
     rejects: Sequence[RejectRow] = ()
     forwarded: int = 0
     seen: Sequence[tuple[str, int]] = ()  # producer, acked: said hello since the last commit
+    ledger: Changes = Changes()  # noqa: RUF009 (immutable)
+    forget_before: float | None = None
 
 
 @define(eq=False)
@@ -95,6 +90,8 @@ class Store:
     total_bytes: int = 0
     oldest_bytes: int = 0
     used: int = 0
+    ledger: Sequence[Entry] = ()
+    rejects_dropped: int = 0  # since somebody asked: those that MAX_REJECTS_KEPT left no room for
     _db: sqlite3.Connection | None = None
     _wal_bytes: int = 0
 
@@ -132,6 +129,8 @@ class Store:
             oldest = self._connection.execute(
                 "SELECT first, bytes_before FROM event_group ORDER BY first LIMIT 1"
             ).fetchone()
+            ledger = self._connection.execute(_LEDGER).fetchall()
+        self.ledger = [Entry(*row) for row in ledger]
         self.log_id = str(meta.get("log_id", ""))
         self.forwarded = int(meta.get("forwarded", 0))
         self.epochs = Epochs(tuple(Epoch(name, first) for name, first in epochs))
@@ -216,16 +215,20 @@ class Store:
                     "INSERT INTO place VALUES (?, ?)",
                     [(business, group.first) for group in commit.groups for business in group.by_business],
                 )
-            self._write_producers(db, commit)
+            dropped = self._write_producers(db, commit)
+            _write_ledger(db, commit.ledger)
             if commit.forwarded > self.forwarded:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
         self._wal_bytes += COMMIT_OVERHEAD + total - self.total_bytes
         if commit.groups:
             self.last, self.total_bytes = commit.groups[-1].last, total
         self.forwarded = max(self.forwarded, commit.forwarded)
+        self.rejects_dropped += dropped
         self._measure()
 
-    def _write_producers(self, db: sqlite3.Connection, commit: Commit) -> None:
+    def _write_producers(self, db: sqlite3.Connection, commit: Commit) -> int:
+        """Save what is known of producers; return how many rejects there was no room for."""
+        dropped = 0
         for producer, acked in commit.seen:
             # One of whom no line is known yet gets no row: there is nothing to remember, and a hello costs nothing.
             db.execute("UPDATE producer SET seen_at = ? WHERE id = ?", (commit.at, producer))
@@ -242,11 +245,16 @@ class Store:
                 [(row.producer, row.line, row.event_id, row.code, row.error) for row in commit.rejects],
             )
             for producer in {row.producer for row in commit.rejects}:
-                db.execute(
+                dropped += db.execute(
                     "DELETE FROM reject WHERE producer = ?1 AND line <= "
                     "(SELECT line FROM reject WHERE producer = ?1 ORDER BY line DESC LIMIT 1 OFFSET ?2)",
                     (producer, MAX_REJECTS_KEPT),
-                )
+                ).rowcount
+        if commit.forget_before is not None:
+            before = (commit.forget_before,)
+            db.execute("DELETE FROM reject WHERE producer IN (SELECT id FROM producer WHERE seen_at < ?)", before)
+            db.execute("DELETE FROM producer WHERE seen_at < ?", before)
+        return dropped
 
     def save_syncs(self, rows: Sequence[tuple[int, int, bytes]], upto: int) -> None:
         """Save the sync states as they were after event `upto`, together with that number."""
@@ -254,19 +262,11 @@ class Store:
             db.executemany("INSERT OR REPLACE INTO sync VALUES (?, ?, ?)", rows)
             db.execute("INSERT OR REPLACE INTO meta VALUES ('syncs_upto', ?)", (upto,))
 
-    def forget_producers(self, before: float) -> None:
-        """Forget the producers last seen before `before` (seconds since 1970), and their rejects."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM reject WHERE producer IN (SELECT id FROM producer WHERE seen_at < ?)", (before,))
-            db.execute("DELETE FROM producer WHERE seen_at < ?", (before,))
-
-    def write_ledger(self, entry: LedgerEntry) -> None:
-        """Add one entry to the ledger of losses."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO ledger (at, reason, first, last, count, detail) VALUES (?, ?, ?, ?, ?, ?)",
-                (entry.at, entry.reason, entry.first, entry.last, entry.count, entry.detail),
-            )
+    def seen_before(self, before: float) -> int:
+        """Return how many producers were last seen before then (seconds since 1970)."""
+        with translated():
+            row = self._connection.execute("SELECT count(*) FROM producer WHERE seen_at < ?", (before,)).fetchone()
+        return int(row[0])
 
     def prune(self, upto: int, older_than: float, keep_bytes: int, max_groups: int, max_bytes: int) -> int:
         """Delete the oldest groups that nobody is owed any more.
@@ -346,6 +346,16 @@ class Store:
             finally:
                 if db.in_transaction:  # SQLite has rolled back by itself after some errors (full disk), not after all
                     db.execute("ROLLBACK")
+
+
+def _write_ledger(db: sqlite3.Connection, changes: Changes) -> None:
+    """Save entries as they are now: done twice, it is the same."""
+    db.executemany("DELETE FROM ledger WHERE id = ?", [(key,) for key in changes.gone])
+    db.executemany(
+        "INSERT OR REPLACE INTO ledger (id, reason, uid, at, until, first, last, count, detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [astuple(entry) for entry in changes.entries],
+    )
 
 
 def store_in(state_dir: Path, durability: Durability) -> Store:

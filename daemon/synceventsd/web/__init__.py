@@ -55,4 +55,12 @@ async def serve_web(
             "can reach; set that file, or listen on a loopback address"
         )
     app = create_app(hub, board, report, config.http, None if secret is None else secret.encode())
-    await serve(app, config.http, handed, stop=stop, grace=config.shutdown.grace, task_status=task_status)
+    await serve(
+        app,
+        config.http,
+        handed,
+        stop=stop,
+        grace=config.shutdown.grace,
+        on_refused=hub.refuse,
+        task_status=task_status,
+    )

@@ -19,10 +19,11 @@ import trio
 from attrs import field, frozen
 
 from synceventsd.config import HttpConfig, TcpBind
-from synceventsd.web.http11 import App, Receive, Send
+from synceventsd.web.http11 import MAX_HEAD, App, Receive, Send
 from synceventsd.web.tokens import EVERYBODY, BadTokenError, Reader, verify
 
 COOKIE: Final = "syncevents_token"
+HEAD_TOO_LARGE: Final = f"the request's target and headers have more than {MAX_HEAD} bytes"
 
 # Seconds past a token's end after which a stream that has not ended by itself is cut: it hangs in a send.
 EXPIRY_MARGIN: Final = 1.0
@@ -52,6 +53,12 @@ class Head:
     path: str
     headers: tuple[tuple[str, str], ...]
     websocket: bool = False
+    target_size: int = 0  # bytes, of the target as it came
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes it had."""
+        return self.target_size + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def all(self, name: str) -> list[str]:
         """Return the values of every header of that (lower-case) name."""
@@ -93,6 +100,8 @@ def decide(head: Head, rules: Policy, now: float) -> Reader | Answer:
     """
     if not host_allowed(head.all("host"), rules.hosts):
         return Answer(421, "this host name is not served here; list it in http.allowed_hosts if it should be")
+    if head.size > MAX_HEAD:
+        return Answer(431, f"{HEAD_TOO_LARGE}; send fewer cookies")
     if not head.path.startswith("/") or head.path.startswith("//"):
         return Answer(400, "the request's target must be a path with one slash at its start")
     if head.websocket and not may_open_websocket(head, rules.origins):
@@ -210,6 +219,7 @@ class Guard:
     app: App
     rules: Policy
     wall_clock: Callable[[], float] = time.time
+    on_refused: Callable[[str, str], None] = field(kw_only=True)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Refuse the request, or hand it on with `reader` and `on_close` in its state.
@@ -223,6 +233,8 @@ class Guard:
             return
         send = self._with_cors(head, send)
         if isinstance(verdict, Answer):
+            if verdict.status == 431:
+                self.on_refused("head_too_large", HEAD_TOO_LARGE)
             await _answer(verdict, head, send)
             return
         with ExitStack() as on_close:
@@ -246,7 +258,9 @@ class Guard:
 
 def _head_of(scope: Any) -> Head:
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
-    return Head(scope.get("method", "GET"), scope["path"], headers, websocket=scope["type"] == "websocket")
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    is_websocket = scope["type"] == "websocket"
+    return Head(scope.get("method", "GET"), scope["path"], headers, websocket=is_websocket, target_size=size)
 
 
 async def _answer(answer: Answer, head: Head, send: Send) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import h11
 import trio
@@ -24,6 +24,9 @@ from wsproto.events import Message
 from synceventsd.logs import get_logger
 
 log = get_logger("web")
+
+# The longest request head (bytes): as nginx and h11 have it, far above what a browser with a token sends.
+MAX_HEAD: Final = 16 * 1024
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

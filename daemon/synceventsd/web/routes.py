@@ -72,7 +72,7 @@ def create_app(
     _add_streams(app, hub, config, wall_clock)
     _add_answers(app, board, report, config.base_path)
     _add_page(app, load_page(), config.base_path)
-    return Guard(app, policy(config, secret), wall_clock)
+    return Guard(app, policy(config, secret), wall_clock, on_refused=hub.refuse)
 
 
 def _allow(scope: Any, business_id: int | None) -> Reader:

@@ -7,7 +7,7 @@ The classes of Hypercorn used here and in `connection` are internals, hence the 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,13 +18,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from synceventsd.config import HttpConfig
 from synceventsd.logs import get_logger
 from synceventsd.web.connection import Connection
-from synceventsd.web.http11 import App
+from synceventsd.web.http11 import MAX_HEAD, App
 from synceventsd.web.listeners import addresses, as_listeners, listening
 
 log = get_logger("web")
-
-# The longest request head (bytes): as nginx and h11 have it, far above what a browser with a token sends.
-MAX_HEAD: Final = 16 * 1024
 
 # The longest WebSocket message from a client (bytes): a filter with some thousand order ids.
 MAX_MESSAGE: Final = 64 * 1024
@@ -41,6 +38,7 @@ async def serve(
     *,
     stop: trio.Event,
     grace: float,
+    on_refused: Callable[[str, str], None],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set, then end in order.
@@ -55,6 +53,7 @@ async def serve(
         handed: sockets from systemd, in place of `config.bind`.
         stop: ends the server.
         grace: seconds that connections have for their answers after `stop`.
+        on_refused: called with a word and a sentence for each connection that finds no place.
         task_status: gets the addresses once connections are accepted.
 
     Raises:
@@ -68,7 +67,11 @@ async def serve(
         async with trio.open_nursery() as connections:
 
             async def serve_if_room(stream: trio.SocketStream) -> None:
-                if len(alive) >= most or context.terminated.is_set():
+                if context.terminated.is_set():
+                    return
+                if len(alive) >= most:
+                    error = f"{most} connections are open: http.max_streams = {config.max_streams} and some to spare"
+                    on_refused("too_many_connections", error)
                     return
                 connection = serve_one(stream)
                 alive.add(connection)
