@@ -22,11 +22,12 @@ from attrs import define, field, frozen
 
 from syncevents import wire
 from syncevents._version import __version__
+from synceventsd import admin
 from synceventsd.accounts import group_id, user_id
 from synceventsd.config.settings import IngestConfig
 from synceventsd.core.ahead import Ahead
 from synceventsd.core.envelope import BUFFER_FULL, KNOWN_TYPES, Envelope, Fault, Stamp, read_event
-from synceventsd.core.errors import StorageUnavailable
+from synceventsd.core.errors import RetryRefused, StorageUnavailable
 from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected
 from synceventsd.logs import get_logger
 
@@ -102,6 +103,12 @@ class Connection:
         self._greeting = wire.encode_welcome(f"synceventsd/{__version__}", state.accepted, max_frame)
         self._rejects.extend(Rejected(row.line, Fault(row.code, row.error, row.event_id)) for row in state.rejects)
         self._moved.set()
+
+    def answer(self, text: bytes) -> None:
+        """Tell an operator what became of the request, and read no more."""
+        self._greeting = text
+        self._moved.set()
+        self.reading.cancel()
 
     def refuse(self, refusal: Refusal) -> None:
         """Read no more; what was handed in is still dealt with and told before the refusal. The first one counts."""
@@ -305,6 +312,8 @@ class Intake:
         first = connection.ahead.take(1)
         if first and wire.is_hello(first[0]):
             await self._greet(connection, first[0])
+        elif first and wire.is_admin(first[0]):
+            return await self._administer(connection, first[0])
         else:
             self._hand_in(connection, first)
         connection.opened = bool(first)
@@ -344,6 +353,14 @@ class Intake:
         state = await self._log.producer(hello.producer, hello.acked)
         self._log.committer.greet(hello.producer, hello.acked)
         connection.welcome(state, self._config.max_frame)
+
+    async def _administer(self, connection: Connection, line: bytes) -> None:
+        """Do what an operator asks for; the connection never opens, so nothing that follows in it counts."""
+        try:
+            connection.answer(await admin.obey(line, connection.uid, self._log))
+        except (admin.Forbidden, wire.BadAdminRequest, RetryRefused) as error:
+            connection.refuse(Refusal(error.code, str(error)))
+        await trio.lowlevel.checkpoint()  # ends here: either has cancelled the reading
 
     def _hand_in(self, connection: Connection, lines: Sequence[bytes]) -> None:
         """Check the lines and give them to the committer, all in one step."""

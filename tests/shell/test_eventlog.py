@@ -18,7 +18,7 @@ from tests.events import ROOMY, Hand, a_log, line
 
 from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
-from synceventsd.core.positions import GapReason
+from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.committer import Retention
@@ -126,7 +126,7 @@ async def test_events_that_redis_has_not_got_are_rejected_for_never_dropped(tmp_
         kept = await everything(log)
         assert kept == [line(n, **pad) for n in range(len(kept))]
         assert len(kept) + len(hand.rejects) == hand.numbered
-        log.mark_forwarded(log.last)  # Redis is back: room without a restart
+        log.mark_forwarded(Position(log.epochs.current.name, log.last))  # Redis is back: room without a restart
         before = len(hand.rejects)
         await hand.append(line(1, **pad))
         assert len(hand.rejects) == before
@@ -202,7 +202,7 @@ async def test_a_damaged_log_is_salvaged_event_by_event_with_its_numbers_and_its
         hand = Hand(log, producer="p", uid=7)
         for start in range(0, 50, 10):
             await hand.append(*map(line, range(start, start + 10)))
-        log.mark_forwarded(20)
+        log.mark_forwarded(Position(log.epochs.current.name, 20))
         await log.save_mark()
         log_id, sent = log.log_id, log.position(50)
     file = tmp_path / "events.db"

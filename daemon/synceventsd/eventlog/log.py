@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 import trio
 from attrs import define, field, frozen
 
-from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
+from synceventsd.core.again import cannot_send_again
+from synceventsd.core.errors import LogDamaged, RetryRefused, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
 from synceventsd.core.model import Group
 from synceventsd.core.positions import Epochs, Position, Resume, resume
@@ -21,7 +22,7 @@ from synceventsd.eventlog.committer import Committer, Retention
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, Scan, open_reader
 from synceventsd.eventlog.salvage import Salvaged, move_aside, salvage
 from synceventsd.eventlog.schema import Durability
-from synceventsd.eventlog.store import Commit, LedgerEntry, Store, store_in
+from synceventsd.eventlog.store import Commit, LedgerEntry, Store, new_epoch_name, store_in
 from synceventsd.eventlog.tail import Tail
 from synceventsd.logs import get_logger
 
@@ -78,7 +79,7 @@ class EventLog:
     _retention: Retention
     _wall_clock: Callable[[], float]
     _forwarding: bool
-    _forwarded: int = field(init=False)
+    _mark: Position = field(init=False)
     _syncs_upto: int = field(default=0, init=False)
     _save_syncs: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
     _followers: list[Callable[[Group], None]] = field(factory=list, init=False)
@@ -89,7 +90,7 @@ class EventLog:
 
     def __attrs_post_init__(self) -> None:
         self.last = self._store.last
-        self._forwarded = min(self._store.forwarded, self.last)
+        self._mark = Position(self.epochs.current.name, min(self._store.forwarded, self.last))
         self.committer = Committer(
             self._store,
             self._retention,
@@ -120,14 +121,43 @@ class EventLog:
     @property
     def forwarded(self) -> int:
         """Return up to which number Redis has executed everything."""
-        return self._forwarded if self._forwarding else self.last
+        return self.epochs.still_out(self._mark) if self._forwarding else self.last
 
-    def mark_forwarded(self, seq: int) -> None:
-        """Note that everything up to `seq` is out; saved with the next commit, at the latest a second later.
+    def mark_forwarded(self, position: Position) -> None:
+        """Note that everything up to `position` is out; saved with the next commit, at the latest a second later.
 
-        Lower than before is possible: where Redis lost the cursor, events go out again.
+        Lower than before is possible: where Redis lost the cursor, events go out again. What went out under an epoch
+        that is over counts only as far as later ones do not send it again.
         """
-        self._forwarded = seq
+        self._mark = position
+
+    async def send_again(self, seq: int, uid: int) -> tuple[int, int]:
+        """Have the events from number `seq` on go out to Redis again; return the first and the last that do.
+
+        Durable when it returns, also while Redis is down: the forwarder sees the new epoch, or the next start does. It
+        waits while the log cannot be written. Cancelled, it is done or not begun.
+
+        Args:
+            seq: at least 1.
+            uid: of the user who asks for it.
+
+        Raises:
+            RetryRefused: these events are not there, or Redis is off.
+            LogDamaged: the log broke; the next start salvages it.
+        """
+        async with self.committer.turn:
+            refusal = cannot_send_again(seq, self.oldest, self.last, forwarding=self._forwarding)
+            if refusal is not None:
+                raise RetryRefused(*refusal)
+            name, last = new_epoch_name(), self.last
+            entry = LedgerEntry(
+                self._wall_clock(), "retried", seq, last, last - seq + 1, f"sent again to Redis, as user {uid} asked"
+            )
+            await self.committer.insist(
+                self._store.begin_again, name, seq - 1, entry, unless=lambda: self.epochs.current.name == name
+            )
+        log.warning("redis.retry", first=seq, last=last, uid=uid)
+        return seq, last
 
     def statistics(self) -> LogStatistics:
         """Return a snapshot."""
@@ -229,7 +259,7 @@ class EventLog:
         return await self._look_up(self._index.backlog, self.forwarded, self._store.total_bytes)
 
     async def ledger(self, newest: int = 50) -> list[LedgerEntry]:
-        """Return the newest entries of the ledger of losses."""
+        """Return the newest entries of the ledger."""
         return await self._look_up(self._index.ledger, newest)
 
     def resume(self, last_event_id: str) -> Resume:
@@ -262,7 +292,7 @@ class EventLog:
         await self.committer.in_lane(self._store.append, Commit(at=self._wall_clock(), forwarded=self.forwarded))
 
     async def write_ledger(self, reason: str, first: int | None, last: int | None, count: int, detail: str) -> None:
-        """Add something that was lost, dropped or skipped to the ledger."""
+        """Add something that was lost, dropped, skipped or sent again to the ledger."""
         entry = LedgerEntry(self._wall_clock(), reason, first, last, count, detail)
         await self.committer.in_lane(self._store.write_ledger, entry)
 

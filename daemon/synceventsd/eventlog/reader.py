@@ -143,7 +143,7 @@ class Reader:
         return (0 if row is None else int(row[0]), [state for (state,) in self._all("SELECT state FROM sync", ())])
 
     def ledger(self, newest: int) -> list[LedgerEntry]:
-        """Return the newest entries of the ledger of losses, newest first."""
+        """Return the newest entries of the ledger, newest first."""
         rows = self._all(
             "SELECT at, reason, first, last, count, detail FROM ledger ORDER BY id DESC LIMIT ?", (newest,)
         )

@@ -51,6 +51,9 @@ CREATE TABLE ledger (
 );
 """
 
+# Before an epoch's name, in `meta`: after which number that epoch has events sent again.
+AGAIN_KEY: Final = "again:"
+
 # What these mean for the reader of the error: the file is broken, as against "cannot be done just now".
 _DAMAGE: Final = frozenset(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"))
 

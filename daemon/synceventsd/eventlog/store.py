@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.model import Group
 from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
-from synceventsd.eventlog.schema import FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
+from synceventsd.eventlog.schema import AGAIN_KEY, FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
 
 SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with it
 
@@ -59,7 +59,7 @@ class RejectRow:
 
 @frozen
 class LedgerEntry:
-    """Something that was dropped, skipped or lost: what, which numbers, how many, when (seconds since 1970)."""
+    """Something that was dropped, skipped, lost or sent again: what, which numbers, how many, when (since 1970)."""
 
     at: float
     reason: str
@@ -134,7 +134,7 @@ class Store:
             ).fetchone()
         self.log_id = str(meta.get("log_id", ""))
         self.forwarded = int(meta.get("forwarded", 0))
-        self.epochs = Epochs(tuple(Epoch(name, first) for name, first in epochs))
+        self.epochs = Epochs(tuple(Epoch(name, first, meta.get(AGAIN_KEY + name)) for name, first in epochs))
         # Retention may take every event away; their numbers must not come back.
         self.last = int(meta.get("last_deleted", 0))
         self.total_bytes = int(meta.get("deleted_bytes", 0))
@@ -150,13 +150,28 @@ class Store:
 
     def begin_epoch(self) -> None:
         """Write a new epoch, and the log's name if it has none yet; comes before the first append of every start."""
-        name = secrets.token_hex(EPOCH_BYTES)
+        name = new_epoch_name()
         log_id = self.log_id or str(uuid.uuid4())
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO meta VALUES ('log_id', ?)", (log_id,))
             db.execute("INSERT INTO epoch (name, first) VALUES (?, ?)", (name, self.last + 1))
         self.log_id = log_id
         self.epochs = Epochs((*self.epochs.items, Epoch(name, self.last + 1)))
+
+    def begin_again(self, name: str, after: int, entry: LedgerEntry) -> None:
+        """Write a new epoch that has the events after number `after` sent again, and the entry for the ledger.
+
+        No group may have been composed before and be written after it: it would bear the older epoch's name.
+        """
+        again = Epoch(name, self.last + 1, after)
+        with self._transaction() as db:
+            db.execute("INSERT INTO epoch (name, first) VALUES (?, ?)", (name, again.first))
+            db.execute("INSERT INTO meta VALUES (?, ?)", (AGAIN_KEY + name, after))
+            db.execute("UPDATE meta SET value = min(value, ?) WHERE key = 'forwarded'", (after,))
+            _insert_entry(db, entry)
+        self._wal_bytes += COMMIT_OVERHEAD
+        self.epochs = Epochs((*self.epochs.items, again))
+        self.forwarded = min(self.forwarded, after)
 
     @property
     def _suspect(self) -> Path:
@@ -261,12 +276,9 @@ class Store:
             db.execute("DELETE FROM producer WHERE seen_at < ?", (before,))
 
     def write_ledger(self, entry: LedgerEntry) -> None:
-        """Add one entry to the ledger of losses."""
+        """Add one entry to the ledger."""
         with self._transaction() as db:
-            db.execute(
-                "INSERT INTO ledger (at, reason, first, last, count, detail) VALUES (?, ?, ?, ?, ?, ?)",
-                (entry.at, entry.reason, entry.first, entry.last, entry.count, entry.detail),
-            )
+            _insert_entry(db, entry)
 
     def prune(self, upto: int, older_than: float, keep_bytes: int, max_groups: int, max_bytes: int) -> int:
         """Delete the oldest groups that nobody is owed any more.
@@ -346,6 +358,18 @@ class Store:
             finally:
                 if db.in_transaction:  # SQLite has rolled back by itself after some errors (full disk), not after all
                     db.execute("ROLLBACK")
+
+
+def new_epoch_name() -> str:
+    """Return a name that no epoch has had."""
+    return secrets.token_hex(EPOCH_BYTES)
+
+
+def _insert_entry(db: sqlite3.Connection, entry: LedgerEntry) -> None:
+    db.execute(
+        "INSERT INTO ledger (at, reason, first, last, count, detail) VALUES (?, ?, ?, ?, ?, ?)",
+        (entry.at, entry.reason, entry.first, entry.last, entry.count, entry.detail),
+    )
 
 
 def store_in(state_dir: Path, durability: Durability) -> Store:
