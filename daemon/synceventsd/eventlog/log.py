@@ -21,7 +21,7 @@ from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, Scan, open_reader
 from synceventsd.eventlog.salvage import Salvaged, move_aside, salvage
-from synceventsd.eventlog.schema import Durability
+from synceventsd.eventlog.schema import LOCK_NAME, Durability
 from synceventsd.eventlog.store import Commit, LedgerEntry, Store, new_epoch_name, store_in
 from synceventsd.eventlog.tail import Tail
 from synceventsd.logs import get_logger
@@ -31,6 +31,10 @@ T = TypeVar("T")
 
 SCAN_BYTES: Final = 2 * 2**20  # how much text one look for the beginning of a replay goes through: some 10 ms
 MAX_RANGES_TOLD: Final = 100  # of what damage cost, a ledger entry each; the sum stands in one more
+
+# A tool that looks whether a daemon runs holds the lock for an instant.
+LOCK_TRIES: Final = 10
+LOCK_PAUSE: Final = 0.02  # seconds
 
 READ_BYTES: Final = 256 * 1024  # how much text one read from the disk brings: a short slice, a few chunks for a reader
 
@@ -347,19 +351,23 @@ async def open_log(
 def _lock(state_dir: Path) -> int:
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartupError(
             f"storage.state_dir = {state_dir}: {error.strerror}; name a directory that this user can write to"
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise StartupError(
-            f"storage.state_dir = {state_dir} is in use by another synceventsd; stop it, or name another directory"
-        ) from error
-    return lock
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            denied = error
+            time.sleep(LOCK_PAUSE)  # nothing is served yet that this could hold up
+        else:
+            return lock
+    os.close(lock)
+    raise StartupError(
+        f"storage.state_dir = {state_dir} is in use by another synceventsd; stop it, or name another directory"
+    ) from denied
 
 
 def _open_store(store: Store, on_progress: Callable[[], object]) -> None:

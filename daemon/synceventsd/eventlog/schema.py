@@ -18,6 +18,7 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 Durability = Literal["power", "process"]
 
 FILE_NAME: Final = "events.db"
+LOCK_NAME: Final = "lock"  # held by the daemon that uses the directory
 APPLICATION_ID: Final = 0x53594556  # "SYEV", so that file(1) and we know the file
 SCHEMA_VERSION: Final = 1
 
@@ -58,6 +59,11 @@ AGAIN_KEY: Final = "again:"
 _DAMAGE: Final = frozenset(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"))
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether the error says that the file is broken."""
+    return getattr(error, "sqlite_errorname", "") in _DAMAGE
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn SQLite's errors into ours; the only border where they enter.
@@ -70,7 +76,7 @@ def translated() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
-        if name in _DAMAGE:
+        if is_damage(error):
             raise LogDamaged(f"{name}: {error}") from error
         raise StorageUnavailable(f"{name}: {error}") from error
 

@@ -155,7 +155,12 @@ class Store:
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO meta VALUES ('log_id', ?)", (log_id,))
             db.execute("INSERT INTO epoch (name, first) VALUES (?, ?)", (name, self.last + 1))
-        self.log_id = log_id
+            # A log that lost its end to damage gives those numbers out again: they are neither out nor folded.
+            db.execute(
+                "UPDATE meta SET value = min(value, ?) WHERE key IN ('forwarded', 'syncs_upto')",
+                (self.last,),
+            )
+        self.log_id, self.forwarded = log_id, min(self.forwarded, self.last)
         self.epochs = Epochs((*self.epochs.items, Epoch(name, self.last + 1)))
 
     def begin_again(self, name: str, after: int, entry: LedgerEntry) -> None:
