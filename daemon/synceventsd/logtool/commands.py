@@ -1,9 +1,7 @@
 """The commands `synceventsd log stat|list|export|verify|retry-from`: arguments, words, exit statuses.
 
-Exit status, beside 0 for well, 2 for a wrong command line and 78 for a wrong setting: 1 something is wrong with the log,
-missing from the output, or refused; 65 the file is no log that this program can read; 66 there is no log; 69 no daemon
-answers at the socket; 74 reading or writing failed; 75 not just now, try again; 77 this user may not. What takes long
-to import is imported by the command that needs it.
+The exit statuses are told by `synceventsd log --help`; those beyond 2 are those of sysexits.h. What takes long to
+import is imported by the command that needs it.
 """
 
 from __future__ import annotations
@@ -12,14 +10,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 import click
 
-from synceventsd.config import ConfigError, load
+from synceventsd.config import Config, ConfigError, load
 from synceventsd.logtool.text import at, bytes_of, events
+
+if TYPE_CHECKING:
+    from synceventsd.eventlog.onlooker import Onlooker
 
 WRONG: Final = 1
 DATA: Final = 65
@@ -169,7 +170,9 @@ def export(first: int | None, last: int | None, output: str, state_dir: str | No
 
     with _looking(state_dir, file) as onlooker:
         run = Export(onlooker, progress.show, missing)
-        target: Any = nullcontext(_standard_output()) if output == "-" else file_at_once(Path(output))
+        target: AbstractContextManager[BinaryIO] = (
+            nullcontext(sys.stdout.buffer) if output == "-" else file_at_once(Path(output))
+        )
         try:
             with target as stream:
                 run.run(first, last, stream)
@@ -236,11 +239,9 @@ def retry_from(seq: int, socket: str | None, timeout: float, file: Path | None, 
     """
     from synceventsd.logtool import asking
 
+    config = _load(file, "ingest.socket", socket)
     try:
-        config = load({} if socket is None else {"ingest.socket": socket}, os.environ, file)
         answer = asking.ask_to_retry(config.ingest.socket, seq, timeout)
-    except ConfigError as error:
-        _fail_all(error.problems, CONFIG)
     except asking.NotReached as error:
         _fail(str(error), UNAVAILABLE)
     except asking.NotAllowed as error:
@@ -259,17 +260,15 @@ def retry_from(seq: int, socket: str | None, timeout: float, file: Path | None, 
 
 
 @contextmanager
-def _looking(state_dir: str | None, file: Path | None) -> Iterator[Any]:
+def _looking(state_dir: str | None, file: Path | None) -> Iterator[Onlooker]:
     """Yield the onlooker of the log; what goes wrong with it becomes a line and an exit status."""
     from synceventsd.core.errors import LogDamaged, StorageUnavailable
     from synceventsd.eventlog.onlooker import LogForbidden, LogForeign, LogMissing, Onlooker
 
+    config = _load(file, "storage.state_dir", state_dir)
     try:
-        config = load({} if state_dir is None else {"storage.state_dir": state_dir}, os.environ, file)
         with closing(Onlooker(config.storage.state_dir)) as onlooker:
             yield onlooker
-    except ConfigError as error:
-        _fail_all(error.problems, CONFIG)
     except LogMissing as error:
         _fail(f"{error}; name its directory with --state-dir, or the daemon's file with --config", NO_INPUT)
     except LogForbidden as error:
@@ -282,13 +281,16 @@ def _looking(state_dir: str | None, file: Path | None) -> Iterator[Any]:
         _fail(f"the log cannot be read now: {error}", AGAIN)
 
 
+def _load(file: Path | None, setting: str, given: str | None) -> Config:
+    try:
+        return load({} if given is None else {setting: given}, os.environ, file)
+    except ConfigError as error:
+        _fail_all(error.problems, CONFIG)
+
+
 def _check_range(first: int | None, last: int | None) -> None:
     if first is not None and last is not None and first > last:
         raise click.UsageError(f"--from {first} comes after --to {last}.")
-
-
-def _standard_output() -> BinaryIO:
-    return click.get_binary_stream("stdout")
 
 
 def _or_none(number: int | None) -> str:
