@@ -31,10 +31,7 @@ def bytes_of(size: int) -> str:
 
 def one_word(foreign: str, longest: int = 64) -> str:
     """Return foreign text as one printable word: nothing in it can end a line or speak to a terminal."""
-    word = "".join(
-        sign if sign.isprintable() and not sign.isspace() else sign.encode("unicode_escape").decode()
-        for sign in foreign
-    )
+    word = "".join(sign if sign.isprintable() and sign != " " else f"\\u{ord(sign):04x}" for sign in foreign)
     return word if len(word) <= longest else f"{word[:longest]}..."
 
 
