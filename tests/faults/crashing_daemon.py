@@ -10,6 +10,7 @@ from typing import Any
 
 from synceventsd.__main__ import main
 from synceventsd.core.errors import StorageUnavailable
+from synceventsd.eventlog import store
 from synceventsd.eventlog.store import Store
 from synceventsd.redis_sink.link import Link
 
@@ -28,7 +29,7 @@ def fail_while_exists(path: str) -> None:
         raise StorageUnavailable("SQLITE_FULL: injected")
 
 
-def before(owner: type, name: str, harm: Callable[..., None] = crash, *details: Any) -> None:
+def before(owner: Any, name: str, harm: Callable[..., None] = crash, *details: Any) -> None:
     real: Callable[..., Any] = getattr(owner, name)
 
     def patched(*args: Any, **options: Any) -> Any:
@@ -70,6 +71,14 @@ elif point == "before the call to Redis":
     before(Link, "deliver")
 elif point == "after the call to Redis":
     after_awaiting(Link, "deliver")
+elif point == "before the claim":
+    before(Link, "claim")
+elif point == "after the claim":
+    after_awaiting(Link, "claim")
+elif point == "in the request":
+    before(store, "_insert_entry")  # the epoch is written, the entry is not
+elif point == "after the request":
+    after(Store, "begin_again")
 elif point == "in retention":
     after(Store, "prune", lambda gone, *_: gone > 0)
 elif point == "in a checkpoint":
