@@ -313,7 +313,7 @@ class Intake:
         if first and wire.is_hello(first[0]):
             await self._greet(connection, first[0])
         elif first and wire.is_admin(first[0]):
-            return await self._administer(connection, first[0])
+            await self._administer(connection, first[0])
         else:
             self._hand_in(connection, first)
         connection.opened = bool(first)
