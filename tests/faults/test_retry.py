@@ -14,7 +14,7 @@ from tests.events import line
 from tests.faults.harness import Daemon, a_daemon, eventually
 from tests.faults.test_daemon_killed import CRASHING, SERVER
 from tests.redis_servers import redis_server, subscriber
-from tests.shell.test_log_tools import NOBODY, as_nobody
+from tests.users import NOBODY, as_nobody
 
 from syncevents import Publisher
 from synceventsd.logtool import asking

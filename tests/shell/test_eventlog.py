@@ -503,3 +503,17 @@ async def test_a_daemon_starts_while_a_tool_looks_whether_one_runs(tmp_path: Pat
         async with a_log(tmp_path) as log:
             assert log.last == 0
         timer.join()
+
+
+async def test_a_log_whose_schema_is_no_text_any_more_is_moved_aside_and_the_daemon_starts(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(line(1))
+        before = log.log_id
+    with (tmp_path / "events.db").open("r+b") as file:
+        file.seek(4090)
+        file.write(b"\x80")
+    async with a_log(tmp_path) as log:
+        assert log.log_id != before
+        assert [entry.reason for entry in await log.ledger()] == ["log_damaged"]
+        await Hand(log).append(line(2))
+    assert len(list(tmp_path.glob("events.db.damaged-*"))) >= 1

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +13,11 @@ from pathlib import Path
 import pytest
 import trio
 from click.testing import CliRunner, Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.events import Hand, a_log, line
 from tests.faults.harness import Load, a_daemon
+from tests.users import as_nobody
 
 from syncevents.publish_command import publish
 from synceventsd import cli
@@ -27,7 +27,6 @@ from synceventsd.eventlog.onlooker import Onlooker
 from synceventsd.logtool.export import Export
 
 COUNT = 300
-NOBODY = 65534
 
 
 def event(number: int) -> bytes:
@@ -249,21 +248,6 @@ def harm_pragma(state: Path, text: str) -> None:
         db.execute(f"PRAGMA {text}")
 
 
-def as_nobody(work: Callable[[], int]) -> int:
-    """Return the status of work that a user without rights did."""
-    child = os.fork()
-    if child == 0:
-        status = 99
-        try:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            status = work()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_a_log_that_may_not_be_read_is_status_77_and_a_read_only_directory_is_enough(
     log: Path, killed: Path, tmp_path_factory: pytest.TempPathFactory
@@ -394,6 +378,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(page=st.integers(0, 10**6), offset=st.integers(0, 4095), garbage=st.binary(min_size=1, max_size=64))
+@example(page=0, offset=4090, garbage=b"\x80")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_bytes_are_overwritten_no_false_event_is_exported_and_none_is_lost_in_silence(
     filled: Path, scratch: Path, page: int, offset: int, garbage: bytes

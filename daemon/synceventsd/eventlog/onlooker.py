@@ -100,6 +100,8 @@ class Onlooker:
             db.execute("BEGIN")
             try:
                 return work(db)
+            except (TypeError, ValueError) as error:  # where a number should be is something else
+                raise LogDamaged(f"a value that cannot be: {error}") from error
             finally:
                 with suppress(sqlite3.Error):  # nothing was written that could be lost
                     db.execute("ROLLBACK")

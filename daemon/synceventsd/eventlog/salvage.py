@@ -86,7 +86,7 @@ def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) ->
 
 def _readable(old: sqlite3.Connection, sql: str, *values: int) -> Iterator[Any]:
     """Yield rows until one does not read."""
-    with suppress(sqlite3.DatabaseError):
+    with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
         yield from old.execute(sql, values)
 
 

@@ -79,6 +79,8 @@ def translated() -> Iterator[None]:
         if is_damage(error):
             raise LogDamaged(f"{name}: {error}") from error
         raise StorageUnavailable(f"{name}: {error}") from error
+    except UnicodeDecodeError as error:  # a broken schema stands in SQLite's message, which Python then cannot read
+        raise LogDamaged(f"text that is no UTF-8: {error.reason}") from error
 
 
 def connect_writer(path: Path, durability: Durability) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ def at(seconds: float | None) -> str:
         return "-"
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # a row may hold any number
+    except (TypeError, ValueError, OverflowError, OSError):  # a row may hold any number
         return "?"
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
