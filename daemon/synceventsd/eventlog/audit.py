@@ -14,6 +14,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from synceventsd.core.envelope import decode_stored
+from synceventsd.core.errors import LogDamaged
 from synceventsd.core.model import GLOBAL
 from synceventsd.eventlog.onlooker import Onlooker
 from synceventsd.eventlog.stretch import Block, Stretch, beyond, bounds
@@ -169,6 +170,8 @@ def _stray_places(
         "SELECT business, first FROM place WHERE (business, first) > (?, ?) ORDER BY business, first LIMIT ?",
         (*after, PLACES_AT_ONCE),
     ).fetchall()
+    if rows and (rows[0] <= after or rows != sorted(rows)):
+        raise LogDamaged("the entries of the index do not rise")
     return rows, [(business, first) for business, first in rows if business not in _businesses(db, first)]
 
 

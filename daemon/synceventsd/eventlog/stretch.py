@@ -86,7 +86,8 @@ def beyond(db: sqlite3.Connection, after: int, max_bytes: int = SLICE_BYTES) -> 
         resume = _behind_damage(db, after)
         if resume is None:
             raise
-        return Stretch([Block(after + 1, resume - 1, fault=f"SQLite: {error}")], deleted, False)
+        last = max(after + 1, resume - 1)  # in a broken tree anything may come next: there must be progress
+        return Stretch([Block(after + 1, last, fault=f"SQLite: {error}")], deleted, False)
     return Stretch(blocks, deleted, True)
 
 

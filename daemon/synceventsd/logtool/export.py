@@ -34,6 +34,7 @@ class Export:
     missing: Callable[[int, int, str], object]
     written: int = field(default=0, init=False)
     incomplete: bool = field(default=False, init=False)
+    _taken: int = field(default=0, init=False)
 
     def run(self, first: int | None, last: int | None, output: BinaryIO) -> None:
         """Write the events `first` to `last`; by default from the oldest to the newest that there is at the beginning.
@@ -66,8 +67,11 @@ class Export:
         upto = min(block.last, end)
         if upto <= after:
             return max(after, block.last)
-        if block.fault is not None:
-            self._miss(after + 1, upto, f"damaged: {block.fault}")
+        # A checksum does not cover the number that a block begins with.
+        fault = block.fault or ("its numbers were given out before" if block.first <= self._taken else None)
+        self._taken = block.last
+        if fault is not None:
+            self._miss(after + 1, upto, f"damaged: {fault}")
         else:
             lines = block.lines[after + 1 - block.first : upto + 1 - block.first]
             output.write(b"\n".join(lines) + b"\n")
