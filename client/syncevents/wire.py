@@ -22,6 +22,7 @@ MAX_NUMBER: Final = 2**63 - 1
 """Line numbers are kept in signed 64-bit columns."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}")
+_STARTS_AS_ADMIN = re.compile(rb'[ \t\r]*\{[ \t\r]*"admin"[ \t\r]*:[ \t\r]*\{')
 _STARTS_AS_HELLO = re.compile(rb'[ \t\r]*\{[ \t\r]*"hello"[ \t\r]*:')
 
 
@@ -31,6 +32,14 @@ class ProtocolError(ValueError):
 
 class FrameTooLarge(ValueError):
     """A line is longer than the largest frame that the daemon takes."""
+
+
+class BadAdminRequest(ValueError):
+    """An operator's request that cannot be read; `code` is what the refusal carries."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class BadHello(ValueError):
@@ -49,6 +58,13 @@ class Hello:
     producer: str
     client: str
     acked: int
+
+
+@frozen
+class AdminRequest:
+    """An operator's request, in place of a hello: send the events from number `retry_from` on to Redis again."""
+
+    retry_from: int
 
 
 @frozen
@@ -207,7 +223,44 @@ def parse_hello(line: bytes) -> Hello:
     return Hello(str(uuid.UUID(producer)), client, acked)
 
 
+def encode_retrying(first: int, last: int) -> bytes:
+    """Answer an operator's request: these events go out again."""
+    return _line({"admin": {"v": VERSION, "retrying": {"first": first, "last": last}}})
+
+
+def is_admin(line: bytes) -> bool:
+    """Tell whether this line is an operator's request: an object whose only key is `admin` and holds an object.
+
+    Whatever has more keys is an envelope, in which a key of this name may stand as any other.
+    """
+    if not _STARTS_AS_ADMIN.match(line):
+        return False
+    value = _loads_or_none(line)
+    return isinstance(value, dict) and value.keys() == {"admin"} and isinstance(value["admin"], dict)
+
+
+def parse_admin(line: bytes) -> AdminRequest:
+    """Read a request for which `is_admin` holds; unknown keys are refused, because nothing may be done by half.
+
+    Raises `BadAdminRequest` with code `unsupported_version` for another version, else `bad_admin`.
+    """
+    request: dict[str, Any] = json.loads(line)["admin"]
+    version, seq = request.get("v"), request.get("retry_from")
+    if type(version) is int and version != VERSION:
+        raise BadAdminRequest("unsupported_version", f"admin.v is {version}; this daemon speaks version {VERSION}")
+    if type(version) is not int or request.keys() != {"v", "retry_from"}:
+        raise BadAdminRequest("bad_admin", 'a request is {"admin":{"v":1,"retry_from":N}}')
+    if type(seq) is not int or not 1 <= seq <= MAX_NUMBER:
+        raise BadAdminRequest("bad_admin", f"admin.retry_from must be an integer from 1 to {MAX_NUMBER}")
+    return AdminRequest(seq)
+
+
 # What the client says and hears.
+
+
+def encode_retry_from(seq: int) -> bytes:
+    """Ask that the events from number `seq` on go out to Redis again."""
+    return _line({"admin": {"v": VERSION, "retry_from": seq}})
 
 
 def encode_hello(producer: str, client: str, acked: int) -> bytes:

@@ -1,7 +1,7 @@
 """The program `synceventsd`: what an operator types, and in which words it answers.
 
 Exit status: 0 well, 1 could not start, 2 the command line is wrong, 78 a setting is wrong (EX_CONFIG, for which the
-unit does not restart). What takes long to import is imported by the command that needs it.
+unit does not restart). `log` has some more. What takes long to import is imported by the command that needs it.
 """
 
 import gc
@@ -17,6 +17,7 @@ import click
 
 from syncevents import _version
 from synceventsd.config import SETTINGS, Config, ConfigError, concerns, dump, holds_password, load, read_secret
+from synceventsd.logtool.commands import log_group
 
 _EXIT_FAILED = 1
 _EXIT_CONFIG = 78
@@ -35,6 +36,7 @@ Examples:
   synceventsd run --config /etc/synceventsd/synceventsd.toml
   synceventsd run --socket /tmp/sync.sock --state-dir /tmp/sync --redis-url none
   synceventsd token --business 42 --ttl 8h --config /etc/synceventsd/synceventsd.toml
+  synceventsd log stat --config /etc/synceventsd/synceventsd.toml
 """
 
 
@@ -108,6 +110,9 @@ def check_config(file: Path | None) -> None:
     click.echo(dump(config))
     for concern in concerns(config):
         click.echo(f"synceventsd: warning: {concern}", err=True)
+
+
+synceventsd.add_command(log_group)
 
 
 @synceventsd.command()

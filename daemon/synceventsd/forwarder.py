@@ -66,12 +66,14 @@ class _Sender:
 
     Attributes:
         position: everything up to this number is out, and the cursor says so.
+        epoch: under whose name the cursor says so; another one has begun when events are to be sent again.
     """
 
     events: EventLog
     config: RedisConfig
     state: ForwarderState
     position: int = field(default=0, init=False)
+    epoch: str = field(default="", init=False)
     _supply: Supply = field(init=False)
     _pace: pacing.Pace | None = field(default=None, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
@@ -89,12 +91,13 @@ class _Sender:
         async with open_link(self.config, self.events.log_id, self._lane) as link:
             self.state.answered()
             await self._resolve(link)
-            self._begin_pace()
             while True:
                 await self._step(link)
 
     async def _step(self, link: Link) -> None:
         """Send one batch, or wait until there is something to send or time to ask whether Redis is still there."""
+        if self._is_outdated():
+            await self._resolve(link)
         waiting = self.events.last - self.position
         if waiting == 0:
             self._pace = None
@@ -114,12 +117,19 @@ class _Sender:
     async def _resolve(self, link: Link) -> None:
         """Find out where to go on, and make the cursor ours, which proves that Redis takes writes."""
         raw = await self._ask(link.read_cursor)
-        mark = self.events.forwarded
-        out = resolve(raw, self.events.epochs, self.events.last, mark, self.state.known)
+        again = self._is_outdated() and self.epoch != ""
+        mark = self.position if again else self.events.forwarded
+        self.epoch = self.events.epochs.current.name
+        out = resolve(raw, self.events.epochs, self.events.last, self.events.forwarded, self.state.known)
         self.state.known = max(self.state.known, out)
         await self._claim(link, raw, out)
         if out < mark:
-            self._note_rewind(mark, out)
+            self._note_rewind(mark, out, asked_for=again)
+        self._begin_pace()
+
+    def _is_outdated(self) -> bool:
+        """Return whether events are to be sent again since the cursor was claimed."""
+        return self.epoch != self.events.epochs.current.name
 
     async def _claim(self, link: Link, expected: bytes | None, out: int) -> None:
         answer = await self._ask(lambda: link.claim(expected, self._cursor(out)))
@@ -128,7 +138,9 @@ class _Sender:
         self._move_to(out)
 
     async def _send(self, link: Link, lines: Sequence[bytes]) -> None:
-        batch = Batch(self.events.epochs.current.name, self.state.known, self.position + 1, lines)
+        if self._is_outdated():  # what was accepted since that epoch began must not go out under the older one too
+            return
+        batch = Batch(self.epoch, self.state.known, self.position + 1, lines)
         self.state.known = max(self.state.known, batch.last)
         answer = await self._ask(lambda: link.deliver(batch))
         if answer.verdict is Verdict.DONE:
@@ -147,13 +159,13 @@ class _Sender:
         await self._send(link, ())
 
     def _cursor(self, seq: int) -> Position:
-        return Position(self.events.epochs.current.name, seq)
+        return Position(self.epoch, seq)
 
     def _move_to(self, seq: int) -> None:
         if seq < self.position:
             self._supply.go_back()
         self.position = seq
-        self.events.mark_forwarded(seq)
+        self.events.mark_forwarded(self._cursor(seq))
 
     # The log
 
@@ -233,8 +245,10 @@ class _Sender:
             self._pace = self._pace and self._pace.spend(count)
             self._note_works()
 
-    def _note_rewind(self, before: int, now: int) -> None:
+    def _note_rewind(self, before: int, now: int, *, asked_for: bool = False) -> None:
         self.state.rewound(before - now)
+        if asked_for:  # and told when it was
+            return
         detail = "Redis had lost the cursor, or went back to an older one: sent again"
         self.events.note(Incident("sent_again", before - now, first=now + 1, last=before, detail=detail))
         log.warning("redis.set_back", again_from=now + 1, again_to=before, why="Redis holds an older cursor")

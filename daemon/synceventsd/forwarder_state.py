@@ -38,7 +38,7 @@ class RedisView:
         last_error: the newest failure in a sentence, also when it is over; None when there never was one.
         last_error_at: when that was.
         sent: events that went out since the start, those sent again included.
-        resent: how many of them went out again because Redis had lost the cursor, or went back to an older one.
+        resent: how many of them went out again because Redis held an older cursor, or somebody asked.
         rewinds: how often that happened.
         last_sent_at: when the last event went out.
     """

@@ -19,11 +19,12 @@ from attrs import define, field, frozen
 
 from syncevents import wire
 from syncevents._version import __version__
+from synceventsd import admin
 from synceventsd.admission import Admission, Peer, Refusal, peer_of
 from synceventsd.config.settings import IngestConfig
 from synceventsd.core.ahead import Ahead
 from synceventsd.core.envelope import BUFFER_FULL, KNOWN_TYPES, Envelope, Fault, Stamp, read_event
-from synceventsd.core.errors import StorageUnavailable
+from synceventsd.core.errors import RetryRefused, StorageUnavailable
 from synceventsd.core.ledger import Incident
 from synceventsd.core.permissions import Permit
 from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected, without
@@ -98,6 +99,12 @@ class Connection:
         self._greeting = wire.encode_welcome(f"synceventsd/{__version__}", state.accepted, max_frame)
         self._rejects.extend(Rejected(row.line, Fault(row.code, row.error, row.event_id)) for row in state.rejects)
         self._moved.set()
+
+    def answer(self, text: bytes) -> None:
+        """Tell an operator what became of the request, and read no more."""
+        self._greeting = text
+        self._moved.set()
+        self.reading.cancel()
 
     def refuse(self, refusal: Refusal) -> None:
         """Read no more; what was handed in is still dealt with and told before the refusal. The first one counts."""
@@ -300,6 +307,8 @@ class Intake:
         if first and wire.is_hello(first[0]):
             await self._greet(connection, first[0])
             connection.opened = True
+        elif first and wire.is_admin(first[0]):
+            await self._administer(connection, first[0])
         else:
             self._hand_in(connection, first)
             connection.opened = bool(first)
@@ -347,6 +356,14 @@ class Intake:
         state = await self._log.producer(hello.producer, hello.acked)
         self._log.committer.greet(hello.producer, hello.acked)
         connection.welcome(state, self._config.max_frame)
+
+    async def _administer(self, connection: Connection, line: bytes) -> None:
+        """Do what an operator asks for; the connection never opens, so nothing that follows in it counts."""
+        try:
+            connection.answer(await admin.obey(line, connection.uid, self._log))
+        except (admin.Forbidden, wire.BadAdminRequest, RetryRefused) as error:
+            connection.refuse(Refusal(error.code, str(error)))
+        await trio.lowlevel.checkpoint()  # ends here: either has cancelled the reading
 
     def _hand_in(self, connection: Connection, lines: Sequence[bytes]) -> None:
         """Check the lines and give them to the committer, all in one step."""

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -195,3 +196,42 @@ def test_whatever_a_client_says_is_a_hello_or_a_bad_one(line: bytes) -> None:
     except wire.BadHello:
         return
     assert isinstance(hello, wire.Hello)
+
+
+@given(st.integers(1, wire.MAX_NUMBER))
+def test_an_operator_s_request_is_read_as_it_was_written(seq: int) -> None:
+    line = wire.encode_retry_from(seq).rstrip(b"\n")
+    assert wire.is_admin(line)
+    assert not wire.is_hello(line)
+    assert wire.parse_admin(line) == wire.AdminRequest(seq)
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["v", "retry_from", "admin"]) | st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["admin", "id", "event_type", "data"]), _VALUES))
+def test_only_an_object_with_no_other_key_is_an_operator_s_request_and_it_is_read_or_refused(value: Any) -> None:
+    line = json.dumps(value).encode()
+    assert wire.is_admin(line) == (list(value) == ["admin"] and isinstance(value["admin"], dict))
+    if not wire.is_admin(line):
+        return
+    try:
+        request = wire.parse_admin(line)
+    except wire.BadAdminRequest as error:
+        code = error.code
+    else:
+        code = ""
+    assert code in ("", "bad_admin", "unsupported_version")
+    if not code:
+        assert value == {"admin": {"v": 1, "retry_from": request.retry_from}}
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_break_the_look_for_a_request(data: bytes) -> None:
+    for line in (data, b'{"admin":{' + data):
+        if wire.is_admin(line):
+            assert isinstance(json.loads(line)["admin"], dict)

@@ -69,3 +69,33 @@ def test_after_a_set_back_no_new_event_is_taken_for_sent(lengths: list[int], kep
     restored = Epochs((*survivors, Epoch("ffffffffff", point + 1)))
     out = restored.out(cursor, last=point + 30, own_mark=kept.draw(st.integers(0, point)))
     assert out <= point
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["accept", "send", "again", "restart"]), st.integers(1, 30)), max_size=40)
+)
+def test_what_is_to_be_sent_again_stays_so_until_it_was_and_nothing_else_is(steps: list[tuple[str, int]]) -> None:
+    """The model: how often each event is still owed, against what the cursor and the epochs say is out."""
+    epochs, last, named = [Epoch(f"{0:010x}", 1)], 0, 1
+    cursor = Position(epochs[0].name, 0)
+    out = 0  # the model's
+    for step, count in steps:
+        log = Epochs(tuple(epochs))
+        assert log.out(cursor, last, own_mark=0) == out
+        assert log.still_out(cursor) == out
+        assert log.of_this_run(log.current.name)
+        if step == "accept":
+            last += count
+        elif step == "send":
+            out = min(last, out + count)
+            cursor = Position(log.current.name, out)
+        else:
+            after = None if step == "restart" else min(count, last) - 1
+            if after is not None and after < 0:
+                continue
+            epochs.append(Epoch(f"{named:010x}", last + 1, after))
+            named += 1
+            out = out if after is None else min(out, after)
+    begun = max(number for number, epoch in enumerate(epochs) if epoch.again_after is None)
+    run = [epoch.name for epoch in epochs if Epochs(tuple(epochs)).of_this_run(epoch.name)]
+    assert run == [epoch.name for epoch in epochs[begun:]]

@@ -28,7 +28,7 @@ def fail_while_exists(path: str) -> None:
         raise StorageUnavailable("SQLITE_FULL: injected")
 
 
-def before(owner: type, name: str, harm: Callable[..., None] = crash, *details: Any) -> None:
+def before(owner: Any, name: str, harm: Callable[..., None] = crash, *details: Any) -> None:
     real: Callable[..., Any] = getattr(owner, name)
 
     def patched(*args: Any, **options: Any) -> Any:
@@ -70,6 +70,12 @@ elif point == "before the call to Redis":
     before(Link, "deliver")
 elif point == "after the call to Redis":
     after_awaiting(Link, "deliver")
+elif point == "before the claim":
+    before(Link, "claim")
+elif point == "after the claim":
+    after_awaiting(Link, "claim")
+elif point == "after the request":
+    after(Store, "begin_again")
 elif point == "in retention":
     after(Store, "prune", lambda gone, *_: gone > 0)
 elif point == "in a checkpoint":

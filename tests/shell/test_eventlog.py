@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
+import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +21,7 @@ from tests.events import ROOMY, Hand, a_log, line
 
 from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
-from synceventsd.core.positions import GapReason
+from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.committer import Retention
@@ -126,7 +129,7 @@ async def test_events_that_redis_has_not_got_are_rejected_for_never_dropped(tmp_
         kept = await everything(log)
         assert kept == [line(n, **pad) for n in range(len(kept))]
         assert len(kept) + len(hand.rejects) == hand.numbered
-        log.mark_forwarded(log.last)  # Redis is back: room without a restart
+        log.mark_forwarded(Position(log.epochs.current.name, log.last))  # Redis is back: room without a restart
         before = len(hand.rejects)
         await hand.append(line(1, **pad))
         assert len(hand.rejects) == before
@@ -202,7 +205,7 @@ async def test_a_damaged_log_is_salvaged_event_by_event_with_its_numbers_and_its
         hand = Hand(log, producer="p", uid=7)
         for start in range(0, 50, 10):
             await hand.append(*map(line, range(start, start + 10)))
-        log.mark_forwarded(20)
+        log.mark_forwarded(Position(log.epochs.current.name, 20))
         await log.save_mark()
         log_id, sent = log.log_id, log.position(50)
     file = tmp_path / "events.db"
@@ -522,3 +525,81 @@ def a_reader(path: Path) -> Iterator[Reader]:
 
 LogAgainstList.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_the_log_reads_like_a_plain_list = LogAgainstList.TestCase
+
+
+async def test_marks_beyond_a_log_that_lost_its_end_say_nothing_of_numbers_given_out_again(
+    tmp_path: Path,
+) -> None:
+    async with a_log(tmp_path, forwarding=True) as log:
+        await Hand(log).append(*map(line, range(1, 11)))
+        log.mark_forwarded(Position(log.epochs.current.name, 10))
+        await log.save_mark()
+        await log.save_syncs((), 10)
+    with sqlite3.connect(tmp_path / "events.db") as db:
+        db.execute("DELETE FROM event_group WHERE first > 1")
+        db.execute("UPDATE event_group SET count = 1, lines = ?, crc = ?", (line(1), zlib.crc32(line(1))))
+    db.close()
+    async with a_log(tmp_path, forwarding=True) as log:
+        await Hand(log).append(*map(line, range(2, 8)))
+    async with a_log(tmp_path, forwarding=True) as log:
+        assert (log.last, log.forwarded) == (7, 1)
+        assert (await log.load_syncs())[0] == 1
+
+
+async def test_sending_again_survives_a_restart_and_a_failed_write_asks_for_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Store.begin_again
+    failures = [StorageUnavailable("after the commit"), StorageUnavailable("before it")]
+
+    def failing(store: Store, *args: object) -> None:
+        if len(failures) == 1:
+            real(store, *args)  # type: ignore[arg-type]
+        if failures:
+            raise failures.pop()
+        real(store, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "begin_again", failing)
+    async with a_log(tmp_path, forwarding=True) as log:
+        await Hand(log).append(*map(line, range(1, 11)))
+        log.mark_forwarded(Position(log.epochs.current.name, 10))
+        await log.save_mark()
+        sent = log.epochs.current.name
+        assert await log.send_again(4, 0) == (4, 10)
+        assert len(log.epochs.items) == 2
+        assert log.forwarded == 3
+        log.mark_forwarded(Position(sent, 10))  # late news of what went out before
+        assert log.forwarded == 3
+        await Hand(log).append(line(11))
+        (group,) = (await log.read(10)).groups
+        assert group.epoch == log.epochs.current.name
+        assert log.resume(str(group.position(0))).gap is None
+    async with a_log(tmp_path, forwarding=True) as log:
+        assert log.forwarded == 3
+        assert log.epochs.out(Position(sent, 10), log.last, own_mark=0) == 3
+        assert [entry.reason for entry in await log.ledger()] == ["retried"]
+
+
+async def test_a_daemon_starts_while_a_tool_looks_whether_one_runs(tmp_path: Path) -> None:
+    tmp_path.joinpath("lock").touch()
+    with tmp_path.joinpath("lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        timer = threading.Timer(0.05, lambda: fcntl.flock(lock, fcntl.LOCK_UN))
+        timer.start()
+        async with a_log(tmp_path) as log:
+            assert log.last == 0
+        timer.join()
+
+
+async def test_a_log_whose_schema_is_no_text_any_more_is_moved_aside_and_the_daemon_starts(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(line(1))
+        before = log.log_id
+    with (tmp_path / "events.db").open("r+b") as file:
+        file.seek(4090)
+        file.write(b"\x80")
+    async with a_log(tmp_path) as log:
+        assert log.log_id != before
+        assert [entry.reason for entry in await log.ledger()] == ["log_damaged"]
+        await Hand(log).append(line(2))
+    assert len(list(tmp_path.glob("events.db.damaged-*"))) >= 1

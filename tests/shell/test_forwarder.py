@@ -324,7 +324,7 @@ async def test_a_redis_that_takes_no_writes_gets_each_event_once_when_it_does(
         server.run(*refuse)
         await events.accept(10)
         await running.lost(reason)
-        assert heard == lines(10)
+        await arrive(heard, lines(10))
         server.run(*permit)
         await events.all_out()
         await arrive(heard, lines(20))
@@ -346,7 +346,7 @@ async def test_a_redis_that_cannot_save_gets_each_event_once_when_it_can(
         eventually(lambda: server.client().info("persistence")["rdb_last_bgsave_status"] == "err")
         await events.accept(10)
         await running.lost("misconf")
-        assert heard == lines(10)
+        await arrive(heard, lines(10))
         shutil.rmtree(place)
         server.run("CONFIG", "SET", "save", "")
         await events.all_out()
@@ -553,3 +553,48 @@ async def test_cancelling_at_any_moment_loses_and_repeats_nothing(
         async with forwarding(events, config(server.url)):
             await events.all_out()
         await arrive(heard, lines(300))
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_sent_again_at_any_moment_with_connections_killed_nothing_is_skipped_or_goes_out_unasked(
+    server: RedisServer, heard: list[bytes], tmp_path: Path, scripts: bool
+) -> None:
+    if not scripts:
+        without_scripts(server)
+    async with event_log(tmp_path) as events, forwarding(events, config(server.url)):
+        asked = []
+        for number in range(12):
+            events.hand.hand_in(*lines(events.hand.numbered + 150, events.hand.numbered + 1))
+            await until(lambda: events.log.last == events.hand.numbered)
+            if number % 2:
+                if number % 4 == 1:
+                    await events.all_out()
+                asked.append(await events.log.send_again(max(1, events.log.last - 37 * number), 0))
+            if number % 3 == 1:
+                server.run("CLIENT", "KILL", "TYPE", "normal")
+        await until(lambda: events.log.last == 12 * 150)
+        await events.all_out()
+        await until(lambda: heard[-1:] == lines(1800, 1800))
+    numbers = {text: number for number, text in enumerate(lines(1800), 1)}
+    out = [numbers[text] for text in heard]
+    jumps = [now for before, now in zip([0, *out], out, strict=False) if now != before + 1]
+    assert sorted(set(out)) == list(range(1, 1801))
+    # A step back leads to where a request wanted it, in the order of the requests; there is no other step.
+    wanted = iter(first for first, _ in asked)
+    assert all(jump in wanted for jump in jumps)
+    assert jumps, "some request came after its events were out"
+
+
+async def test_a_request_kept_while_redis_was_flushed_is_carried_out_from_the_log_s_own_mark(
+    server: RedisServer, heard: list[bytes], tmp_path: Path
+) -> None:
+    async with event_log(tmp_path) as events:
+        async with forwarding(events, config(server.url)):
+            await events.accept(100)
+            await events.all_out()
+        await events.log.send_again(41, 0)
+        server.run("FLUSHALL")
+        async with forwarding(events, config(server.url)):
+            await events.accept(10)
+            await events.all_out()
+            await arrive(heard, [*lines(100), *lines(110, 41)])

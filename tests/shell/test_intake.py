@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from tests.events import Hand, a_log, line
 
 from synceventsd import intake as intake_module
+from synceventsd.admission import Peer
 from synceventsd.config import IngestConfig
 from synceventsd.core.ahead import SPLIT_BYTES
 from synceventsd.core.errors import StorageUnavailable
@@ -516,3 +517,73 @@ def test_any_cut_of_the_bytes_gives_the_same_answers(chunks: list[int], pieces: 
                 assert running.log.last == len(good)
 
     trio.run(talk)
+
+
+async def test_an_operator_s_request_is_answered_with_one_line_and_the_end(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        await Hand(running.log).append(*map(line, range(1, 6)))
+        running.log._forwarding = True
+        publisher = await running.connect()
+        await publisher.send(b'{"admin":{"v":1,"retry_from":3}}', line(6), line(7))
+        assert await publisher.told_to_the_end() == [{"admin": {"v": 1, "retrying": {"first": 3, "last": 5}}}]
+        assert running.log.last == 5
+        assert running.log.forwarded == 0
+        (entry,) = running.log.ledger()
+        assert (entry.reason, entry.first, entry.last, entry.count) == ("retried", 3, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (b'{"admin":{"v":2,"retry_from":1}}', "unsupported_version"),
+        (b'{"admin":{"retry_from":1}}', "bad_admin"),
+        (b'{"admin":{"v":1}}', "bad_admin"),
+        (b'{"admin":{"v":1,"retry_from":1,"more":1}}', "bad_admin"),
+        (b'{"admin":{"v":1,"retry_from":0}}', "bad_admin"),
+        (b'{"admin":{"v":1,"retry_from":1.0}}', "bad_admin"),
+        (b'{"admin":{"v":1,"retry_from":"1"}}', "bad_admin"),
+        (b'{"admin":{"v":1,"retry_from":true}}', "bad_admin"),
+        (b'{"admin":{"v":1,"retry_from":2}}', "out_of_range"),
+    ],
+)
+async def test_a_request_that_cannot_be_done_is_refused_and_changes_nothing(
+    tmp_path: Path, request_: bytes, code: str
+) -> None:
+    async with an_intake(tmp_path) as running:
+        await Hand(running.log).append(line(1))
+        running.log._forwarding = True
+        before = running.log.epochs
+        publisher = await running.connect()
+        await publisher.send(request_)
+        (told,) = await publisher.told_to_the_end()
+        assert (told["code"], set(told)) == (code, {"error", "code"})
+        assert running.log.epochs == before
+        assert "retried" not in running.log.ledger_totals()
+
+
+async def test_nobody_else_is_obeyed_whatever_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "peer_of", lambda _: Peer(os.geteuid() + 1, frozenset((1,))))
+    async with an_intake(tmp_path) as running:
+        await Hand(running.log).append(line(1))
+        running.log._forwarding = True
+        for request in (b'{"admin":{"v":1,"retry_from":1}}', b'{"admin":{}}'):
+            publisher = await running.connect()
+            await publisher.send(request)
+            assert [told["code"] for told in await publisher.told_to_the_end()] == ["forbidden"]
+        assert "retried" not in running.log.ledger_totals()
+
+
+async def test_an_envelope_may_have_a_key_admin_and_a_request_counts_only_as_the_first_line(tmp_path: Path) -> None:
+    async with an_intake(tmp_path) as running:
+        odd = b'{"admin":{"v":1,"retry_from":1},' + line(1)[1:]
+        for first, code in ((odd, None), (b'{"admin":1}', "invalid_event"), (b'{"admin":{', "invalid_json")):
+            publisher = await running.connect()
+            await publisher.send(first, b'{"admin":{"v":1,"retry_from":1}}')
+            told = await publisher.told_until_ack(2)
+            codes = [message["code"] for message in told if "reject" in message]
+            assert codes == ([code] if code else []) + ["invalid_event"]
+        assert await everything_of(running.log) == [odd]
+
+
+async def everything_of(log: EventLog) -> list[bytes]:
+    return [text for group in (await log.read(0)).groups for text in group.lines]

@@ -111,7 +111,7 @@ def resolve(raw: bytes | None, epochs: Epochs, last: int, own_mark: int, known: 
         known: the highest number that this process ever handed to Redis or knew to be out.
     """
     cursor = None if raw is None else parse_position(raw.decode(errors="replace"))
-    if cursor is not None and cursor.epoch == epochs.current.name and cursor.seq > known:
+    if cursor is not None and epochs.of_this_run(cursor.epoch) and cursor.seq > known:
         # Written under our name, but not by us as we are: this machine was set back to a snapshot while we ran. The
         # numbers up to the cursor may by now belong to other events.
         return own_mark

@@ -37,5 +37,18 @@ class RedisUnavailable(Exception):
         self.reason = reason
 
 
+class RetryRefused(Exception):
+    """Events cannot go out to Redis again. Reader: tell who asked for it.
+
+    Args:
+        code: one word for machines (`out_of_range`, `redis_off`).
+        message: one sentence for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class TooManyStreams(Exception):
     """`http.max_streams` readers are connected already. Reader: refuse with 503."""

@@ -3,6 +3,7 @@
 Every start of the daemon writes a new epoch (random name, first number) before the first append. A number alone means
 nothing after a restore, because the log gives the same numbers out again; an epoch's name is never given out twice.
 What somebody else remembers (the cursor in Redis, a reader's Last-Event-ID) is resolved against the list of epochs.
+Sending again begins an epoch too: it says from where on what was out under earlier epochs counts as out no more.
 """
 
 from __future__ import annotations
@@ -39,10 +40,18 @@ def parse_position(text: str) -> Position | None:
 
 @frozen
 class Epoch:
-    """One run of the daemon; `first` is the number of the first event it may have accepted."""
+    """One run of the daemon, or the rest of a run from the moment on that events were to be sent again.
+
+    Attributes:
+        name: random.
+        first: number of the first event that it may have accepted.
+        again_after: what follows this number goes out again, whatever went out under earlier epochs; None for an
+            epoch that a start began.
+    """
 
     name: str
     first: int
+    again_after: int | None = None
 
 
 @frozen
@@ -52,6 +61,8 @@ class Epochs:
     items: tuple[Epoch, ...]
     _ends: dict[str, int | None] = field(init=False, repr=False, eq=False)
     _firsts: list[int] = field(init=False, repr=False, eq=False)
+    _caps: dict[str, int | None] = field(init=False, repr=False, eq=False)
+    _run: frozenset[str] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         ends: dict[str, int | None] = {}
@@ -59,6 +70,18 @@ class Epochs:
             ends[epoch.name] = None if following is None else following.first - 1
         object.__setattr__(self, "_ends", ends)
         object.__setattr__(self, "_firsts", [epoch.first for epoch in self.items])
+        caps: dict[str, int | None] = {}
+        run: set[str] = set()
+        cap, started = None, False
+        for epoch in reversed(self.items):
+            caps[epoch.name] = cap
+            if epoch.again_after is not None:
+                cap = epoch.again_after if cap is None else min(cap, epoch.again_after)
+            if not started:
+                run.add(epoch.name)
+                started = epoch.again_after is None
+        object.__setattr__(self, "_caps", caps)
+        object.__setattr__(self, "_run", frozenset(run))
 
     @property
     def current(self) -> Epoch:
@@ -81,15 +104,24 @@ class Epochs:
         end = self._ends[name]
         return last if end is None else end
 
+    def of_this_run(self, name: str) -> bool:
+        """Return whether the epoch belongs to the running daemon: its start began it, or sending again since."""
+        return name in self._run
+
+    def still_out(self, position: Position) -> int:
+        """Return up to which number what was out at `position` still counts as out, now that later epochs began."""
+        cap = self._caps.get(position.epoch)
+        return position.seq if cap is None else min(position.seq, cap)
+
     def out(self, cursor: Position | None, last: int, own_mark: int) -> int:
         """Return up to which number everything is out, given the cursor that Redis holds.
 
-        The smaller of the cursor and its epoch's end in this log: numbers above were given out again since. For a
-        cursor that is missing or of an epoch that this log does not know: the log's own mark, so that events may go
-        out twice but none is skipped.
+        The smallest of the cursor, its epoch's end in this log (numbers above were given out again since) and where
+        later epochs begin to send again. For a cursor that is missing or of an epoch that this log does not know: the
+        log's own mark, so that events may go out twice but none is skipped.
         """
         end = None if cursor is None else self.end_of(cursor.epoch, last)
-        return own_mark if cursor is None or end is None else min(cursor.seq, end)
+        return own_mark if cursor is None or end is None else min(self.still_out(cursor), end)
 
 
 class GapReason(Enum):

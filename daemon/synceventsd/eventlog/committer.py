@@ -54,6 +54,7 @@ class Committer:
         failing: why the log cannot be written just now, or None.
         full: whether new events are being rejected with `buffer_full`.
         beat: `trio.current_time()` of the last sign of progress, for the watchdog.
+        turn: held while anything is composed, written or deleted; whoever holds it finds none of that half done.
     """
 
     store: Store
@@ -68,6 +69,7 @@ class Committer:
     beat: float = field(default=0.0, init=False)
     book: Book = field(factory=Book, init=False)
     rejected_full: int = field(default=0, init=False)
+    turn: trio.Lock = field(factory=trio.Lock, init=False)
     _pending: list[Lot] = field(factory=list, init=False)
     _pending_bytes: int = field(default=0, init=False)
     _in_flight: list[Lot] = field(factory=list, init=False)
@@ -167,12 +169,15 @@ class Committer:
             with trio.move_on_at(upkeep_at):
                 await self._work.wait()
             self.beat = trio.current_time()
-            idle = not self._work.is_set()
-            if not idle:
-                self._work = trio.Event()
-                await self._commit_pending()
-            if idle or trio.current_time() >= upkeep_at or self.store.checkpoint_due:
-                more = await self._upkeep(idle=idle)
+            async with self.turn:
+                idle = not self._work.is_set()
+                if not idle:
+                    self._work = trio.Event()
+                    await self._commit_pending()
+                more = None
+                if idle or trio.current_time() >= upkeep_at or self.store.checkpoint_due:
+                    more = await self._upkeep(idle=idle)
+            if more is not None:
                 upkeep_at = trio.current_time() + (UPKEEP_AGAIN if more else UPKEEP_EVERY)
 
     async def _commit_pending(self) -> None:
@@ -227,15 +232,17 @@ class Committer:
             return bool(commit.groups) and self.store.last >= commit.groups[-1].last
 
         # A transaction that reported an error may be in the file after all; after the reopening it is durable.
-        await self._insist(self.store.append, commit, unless=is_in)
+        await self.insist(self.store.append, commit, unless=is_in)
         self._ledger_saved = max(self._ledger_saved, commit.ledger.revision)
         dropped, self.store.rejects_dropped = self.store.rejects_dropped, 0
         if dropped:
             detail = "explanations of a producer's rejected lines beyond those that are kept; the lines count elsewhere"
             self.note(Incident("rejects_untold", dropped, detail=detail))
 
-    async def _insist(self, work: Callable[..., T], *args: Any, unless: Callable[[], bool] = lambda: False) -> T | None:
+    async def insist(self, work: Callable[..., T], *args: Any, unless: Callable[[], bool] = lambda: False) -> T | None:
         """Have the store do something, for as long as it takes; what fails is told once, and once when it works again.
+
+        To be called by who holds `turn`. Cancelled, it may leave the file closed; the next caller opens it again.
 
         Args:
             work: a method of the store.
@@ -304,7 +311,7 @@ class Committer:
     async def _make_room(self) -> bool:
         """Delete what nobody is owed, though it would be kept for replay yet; return whether there was any."""
         first = self.store.oldest
-        await self._insist(self.store.prune, *self._prunable(keep_bytes=0))
+        await self.insist(self.store.prune, *self._prunable(keep_bytes=0))
         count = self.store.oldest - first
         if count:
             detail = "deleted before their time, to make room for new events (storage.max_bytes)"

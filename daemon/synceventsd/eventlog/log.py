@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 import trio
 from attrs import define, field, frozen
 
-from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
+from synceventsd.core.again import cannot_send_again
+from synceventsd.core.errors import LogDamaged, RetryRefused, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
 from synceventsd.core.ledger import Book, Entry, Incident
 from synceventsd.core.model import Group
@@ -21,8 +22,8 @@ from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, Scan, open_reader
 from synceventsd.eventlog.salvage import Salvaged, move_aside, salvage
-from synceventsd.eventlog.schema import Durability
-from synceventsd.eventlog.store import Commit, Store, store_in
+from synceventsd.eventlog.schema import LOCK_NAME, Durability
+from synceventsd.eventlog.store import Commit, Store, new_epoch_name, store_in
 from synceventsd.eventlog.tail import Tail
 from synceventsd.logs import get_logger
 
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 SCAN_BYTES: Final = 2 * 2**20  # how much text one look for the beginning of a replay goes through: some 10 ms
 MAX_RANGES_TOLD: Final = 100  # of what damage cost, a ledger entry each; the rest stands in one more
+
+# A tool that looks whether a daemon runs holds the lock for an instant.
+LOCK_TRIES: Final = 10
+LOCK_PAUSE: Final = 0.02  # seconds
 
 READ_BYTES: Final = 256 * 1024  # how much text one read from the disk brings: a short slice, a few chunks for a reader
 
@@ -79,7 +84,7 @@ class EventLog:
     _retention: Retention
     _wall_clock: Callable[[], float]
     _forwarding: bool
-    _forwarded: int = field(init=False)
+    _mark: Position = field(init=False)
     _syncs_upto: int = field(default=0, init=False)
     _save_syncs: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
     _followers: list[Callable[[Group], None]] = field(factory=list, init=False)
@@ -90,7 +95,7 @@ class EventLog:
 
     def __attrs_post_init__(self) -> None:
         self.last = self._store.last
-        self._forwarded = min(self._store.forwarded, self.last)
+        self._mark = Position(self.epochs.current.name, min(self._store.forwarded, self.last))
         self.committer = Committer(
             self._store,
             self._retention,
@@ -121,14 +126,43 @@ class EventLog:
     @property
     def forwarded(self) -> int:
         """Return up to which number Redis has executed everything."""
-        return self._forwarded if self._forwarding else self.last
+        return self.epochs.still_out(self._mark) if self._forwarding else self.last
 
-    def mark_forwarded(self, seq: int) -> None:
-        """Note that everything up to `seq` is out; saved with the next commit, at the latest a second later.
+    def mark_forwarded(self, position: Position) -> None:
+        """Note that everything up to `position` is out; saved with the next commit, at the latest a second later.
 
-        Lower than before is possible: where Redis lost the cursor, events go out again.
+        Lower than before is possible: where Redis lost the cursor, events go out again. What went out under an epoch
+        that is over counts only as far as later ones do not send it again.
         """
-        self._forwarded = seq
+        self._mark = position
+
+    async def send_again(self, seq: int, uid: int) -> tuple[int, int]:
+        """Have the events from number `seq` on go out to Redis again; return the first and the last that do.
+
+        Durable when it returns, also while Redis is down: the forwarder sees the new epoch, or the next start does. It
+        waits while the log cannot be written. Cancelled, it is done or not begun.
+
+        Args:
+            seq: at least 1.
+            uid: of the user who asks for it.
+
+        Raises:
+            RetryRefused: these events are not there, or Redis is off.
+            LogDamaged: the log broke; the next start salvages it.
+        """
+        async with self.committer.turn:
+            refusal = cannot_send_again(seq, self.oldest, self.last, forwarding=self._forwarding)
+            if refusal is not None:
+                raise RetryRefused(*refusal)
+            name, last = new_epoch_name(), self.last
+            await self.committer.insist(
+                self._store.begin_again, name, seq - 1, unless=lambda: self.epochs.current.name == name
+            )
+        log.warning("redis.retry", first=seq, last=last, uid=uid)
+        detail = "sent again to Redis, as this user asked"
+        self.note(Incident("retried", last - seq + 1, uid=uid, first=seq, last=last, detail=detail))
+        await self.wait_noted()
+        return seq, last
 
     def statistics(self) -> LogStatistics:
         """Return a snapshot."""
@@ -331,19 +365,23 @@ async def open_log(
 def _lock(state_dir: Path) -> int:
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartupError(
             f"storage.state_dir = {state_dir}: {error.strerror}; name a directory that this user can write to"
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise StartupError(
-            f"storage.state_dir = {state_dir} is in use by another synceventsd; stop it, or name another directory"
-        ) from error
-    return lock
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            denied = error
+            time.sleep(LOCK_PAUSE)  # nothing is served yet that this could hold up
+        else:
+            return lock
+    os.close(lock)
+    raise StartupError(
+        f"storage.state_dir = {state_dir} is in use by another synceventsd; stop it, or name another directory"
+    ) from denied
 
 
 def _open_store(store: Store, on_progress: Callable[[], object]) -> None:

@@ -98,7 +98,7 @@ def _rows_to_insert(old: sqlite3.Connection, table: str, found: Salvaged) -> Ite
 
 def _readable(old: sqlite3.Connection, sql: str, *values: int) -> Iterator[Any]:
     """Yield rows until one does not read."""
-    with suppress(sqlite3.DatabaseError):
+    with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
         yield from old.execute(sql, values)
 
 

@@ -18,6 +18,7 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 Durability = Literal["power", "process"]
 
 FILE_NAME: Final = "events.db"
+LOCK_NAME: Final = "lock"  # held by the daemon that uses the directory
 APPLICATION_ID: Final = 0x53594556  # "SYEV", so that file(1) and we know the file
 SCHEMA_VERSION: Final = 2
 
@@ -53,9 +54,16 @@ CREATE TABLE ledger (
 
 # What brings a file of an older version to the next one.
 _UPGRADES: Final = {1: "ALTER TABLE ledger ADD COLUMN until REAL; ALTER TABLE ledger ADD COLUMN uid INTEGER;"}
+# Before an epoch's name, in `meta`: after which number that epoch has events sent again.
+AGAIN_KEY: Final = "again:"
 
 # What these mean for the reader of the error: the file is broken, as against "cannot be done just now".
 _DAMAGE: Final = frozenset(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"))
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether the error says that the file is broken."""
+    return getattr(error, "sqlite_errorname", "") in _DAMAGE
 
 
 @contextmanager
@@ -70,9 +78,11 @@ def translated() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
-        if name in _DAMAGE:
+        if is_damage(error):
             raise LogDamaged(f"{name}: {error}") from error
         raise StorageUnavailable(f"{name}: {error}") from error
+    except UnicodeDecodeError as error:  # a broken schema stands in SQLite's message, which Python then cannot read
+        raise LogDamaged(f"text that is no UTF-8: {error.reason}") from error
 
 
 def connect_writer(path: Path, durability: Durability) -> sqlite3.Connection:

@@ -21,7 +21,7 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.ledger import Changes, Entry
 from synceventsd.core.model import Group
 from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
-from synceventsd.eventlog.schema import FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
+from synceventsd.eventlog.schema import AGAIN_KEY, FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
 
 SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with it
 
@@ -133,7 +133,7 @@ class Store:
         self.ledger = [Entry(*row) for row in ledger]
         self.log_id = str(meta.get("log_id", ""))
         self.forwarded = int(meta.get("forwarded", 0))
-        self.epochs = Epochs(tuple(Epoch(name, first) for name, first in epochs))
+        self.epochs = Epochs(tuple(Epoch(name, first, meta.get(AGAIN_KEY + name)) for name, first in epochs))
         # Retention may take every event away; their numbers must not come back.
         self.last = int(meta.get("last_deleted", 0))
         self.total_bytes = int(meta.get("deleted_bytes", 0))
@@ -149,13 +149,32 @@ class Store:
 
     def begin_epoch(self) -> None:
         """Write a new epoch, and the log's name if it has none yet; comes before the first append of every start."""
-        name = secrets.token_hex(EPOCH_BYTES)
+        name = new_epoch_name()
         log_id = self.log_id or str(uuid.uuid4())
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO meta VALUES ('log_id', ?)", (log_id,))
             db.execute("INSERT INTO epoch (name, first) VALUES (?, ?)", (name, self.last + 1))
-        self.log_id = log_id
+            # A log that lost its end to damage gives those numbers out again: they are neither out nor folded.
+            db.execute(
+                "UPDATE meta SET value = min(value, ?) WHERE key IN ('forwarded', 'syncs_upto')",
+                (self.last,),
+            )
+        self.log_id, self.forwarded = log_id, min(self.forwarded, self.last)
         self.epochs = Epochs((*self.epochs.items, Epoch(name, self.last + 1)))
+
+    def begin_again(self, name: str, after: int) -> None:
+        """Write a new epoch that has the events after number `after` sent again.
+
+        No group may have been composed before and be written after it: it would bear the older epoch's name.
+        """
+        again = Epoch(name, self.last + 1, after)
+        with self._transaction() as db:
+            db.execute("INSERT INTO epoch (name, first) VALUES (?, ?)", (name, again.first))
+            db.execute("INSERT INTO meta VALUES (?, ?)", (AGAIN_KEY + name, after))
+            db.execute("UPDATE meta SET value = min(value, ?) WHERE key = 'forwarded'", (after,))
+        self._wal_bytes += COMMIT_OVERHEAD
+        self.epochs = Epochs((*self.epochs.items, again))
+        self.forwarded = min(self.forwarded, after)
 
     @property
     def _suspect(self) -> Path:
@@ -356,6 +375,11 @@ def _write_ledger(db: sqlite3.Connection, changes: Changes) -> None:
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [astuple(entry) for entry in changes.entries],
     )
+
+
+def new_epoch_name() -> str:
+    """Return a name that no epoch has had."""
+    return secrets.token_hex(EPOCH_BYTES)
 
 
 def store_in(state_dir: Path, durability: Durability) -> Store:
