@@ -163,7 +163,7 @@ def test_publishers_of_rubbish_that_read_nothing_cost_little_memory_and_stall_no
         publish(daemon, 500)
         most = rss_mb(pid_of(daemon))
         print(json.dumps({"publishers": 30, "rss_mb": {"before": round(before), "most": round(most)}}))
-        assert most - before < 70  # it took 140 MB when what was read was cut into lines at once
+        assert most - before < 70  # it took 145 MB when all that was read was cut into lines at once
         assert daemon.stop() == 0
 
 

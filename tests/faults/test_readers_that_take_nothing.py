@@ -92,6 +92,7 @@ def test_readers_that_take_nothing_hold_up_no_stop(tmp_path: Path) -> None:
         daemon.start()
         fill(daemon)
         with stuck(daemon, 30):
+            wait_quiet(daemon)
             assert daemon.stop() == 0
 
 
