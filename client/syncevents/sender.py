@@ -31,7 +31,7 @@ LAST_RETRY: Final = 2.0
 
 _LINGER_MS: Final = 1  # after sending: events that come in quick succession leave together, without a wake-up each
 _QUIET: Final = 0.05  # seconds after a welcome: when nothing comes for so long, no rejects follow it
-_MAX_MESSAGE: Final = 1 << 20
+_MAX_MESSAGE: Final = 1 << 16  # a reject has 8 KB at most; a thousand of them may be kept for a flush
 
 log = logging.getLogger("syncevents")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +28,7 @@ from synceventsd.core.envelope import BUFFER_FULL, KNOWN_TYPES, Envelope, Fault,
 from synceventsd.core.errors import RetryRefused, StorageUnavailable
 from synceventsd.core.ledger import Incident
 from synceventsd.core.permissions import Permit
-from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected, without
+from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected, RejectRow, without
 from synceventsd.logs import get_logger
 
 log = get_logger("intake")
@@ -37,6 +38,9 @@ RECEIVE_BYTES: Final = 256 * 1024  # a stream's kernel buffer holds 208 KiB: one
 # Found but not yet sent. A publisher that sends rubbish and does not read why is not read on from here; a reject takes
 # up to 5 KB, and each of a thousand publishers may be such a one.
 MAX_UNSENT_REJECTS: Final = 250
+
+# How many rejects are put into words before the others have a turn (2 ms): a welcome may be followed by 20,000.
+REJECTS_AT_ONCE: Final = 250
 
 # How many lines of one connection are checked before the others have a turn: 0.5 ms of orders, 5 ms of the worst.
 LINES_AT_ONCE: Final = 250
@@ -67,7 +71,8 @@ class Connection:
     reading: trio.CancelScope = field(factory=trio.CancelScope)
     opened: bool = False  # its first line has come, and was answered if it is a hello
     _unsettled_rejects: int = 0
-    _rejects: list[Rejected] = field(factory=list)
+    _rejects: deque[Rejected] = field(factory=deque)
+    _again: deque[RejectRow] = field(factory=deque)  # rejects of earlier connections, to be told once more
     _greeting: bytes = b""
     _told_level: int = 0
     farewell: trio.CancelScope | None = None
@@ -97,7 +102,7 @@ class Connection:
         """Go on where the producer's lines are dealt with, say so, and tell its rejects again."""
         self.numbered = self.dealt = self._told_level = state.accepted
         self._greeting = wire.encode_welcome(f"synceventsd/{__version__}", state.accepted, max_frame)
-        self._rejects.extend(Rejected(row.line, Fault(row.code, row.error, row.event_id)) for row in state.rejects)
+        self._again.extend(state.rejects)
         self._moved.set()
 
     def answer(self, text: bytes) -> None:
@@ -127,7 +132,7 @@ class Connection:
 
     async def wait_told(self) -> None:
         """Wait until the publisher has taken enough of its rejects."""
-        while len(self._rejects) + self._unsettled_rejects > MAX_UNSENT_REJECTS:
+        while len(self._again) + len(self._rejects) + self._unsettled_rejects > MAX_UNSENT_REJECTS:
             await self._told.wait()
 
     async def tell_levels(self) -> None:
@@ -146,12 +151,18 @@ class Connection:
 
     def _untold(self) -> bytes:
         parts = [self._greeting]
-        for reject in self._rejects:
-            fault = reject.fault
-            parts.append(wire.encode_reject(reject.line, fault.event_id, fault.code, fault.error))
-        if self.dealt > self._told_level:
-            parts.append(wire.encode_ack(self.dealt))
-        self._greeting, self._rejects, self._told_level = b"", [], self.dealt
+        while self._again and len(parts) <= REJECTS_AT_ONCE:
+            row = self._again.popleft()
+            parts.append(wire.encode_reject(row.line, row.event_id, row.code, row.error))
+        while self._rejects and len(parts) <= REJECTS_AT_ONCE:
+            line, fault = self._rejects[0].line, self._rejects.popleft().fault
+            parts.append(wire.encode_reject(line, fault.event_id, fault.code, fault.error))
+        # A reject comes before the ack that covers it.
+        level = 0 if self._again else self._rejects[0].line - 1 if self._rejects else self.dealt
+        if level > self._told_level:
+            parts.append(wire.encode_ack(level))
+            self._told_level = level
+        self._greeting = b""
         self._told.set()
         self._told = trio.Event()
         return b"".join(parts)

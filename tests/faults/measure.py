@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Final
 
 
 def rss_mb(pid: int) -> float:
@@ -11,6 +12,10 @@ def rss_mb(pid: int) -> float:
     with open(f"/proc/{pid}/status") as lines:
         (found,) = (line for line in lines if line.startswith("VmRSS:"))
     return int(found.split()[1]) / 1024
+
+
+# Files that the log opens when it is first read from, and a reader that is reconnecting just now.
+FEW_MORE: Final = 5
 
 
 def descriptors(pid: int) -> int:

@@ -114,9 +114,10 @@ def test_no_caller_hangs_and_nothing_is_taken_for_stored(tmp_path: Path, kind: s
         publisher = Publisher(tmp_path / "s", max_pending=100)
         for number in range(100):
             publisher.publish_envelope(envelope(0, number))
-        eventually(lambda: len(connections) > 1 or kind == "a welcome that never comes", "the client tries again")
+        if BAD[kind] is not silent:
+            eventually(lambda: len(connections) > 1 or not publisher.statistics().pending, "the client tries again")
         statistics = publisher.statistics()
-        assert statistics.acked in (0, statistics.rejected)
+        assert statistics.acked <= statistics.rejected
         with suppress(TimeoutError, Rejected):
             publisher.flush(timeout=0.05)
         with suppress(TimeoutError, Rejected):

@@ -29,7 +29,7 @@ from synceventsd.eventlog import EventLog, ProducerState
 from synceventsd.eventlog.committer import Committer
 from synceventsd.eventlog.schema import FILE_NAME
 from synceventsd.eventlog.store import Commit, Store
-from synceventsd.intake import Intake
+from synceventsd.intake import Connection, Intake
 
 PRODUCER = "6f1c8f0e-1f7c-4d3e-9a57-0f4b3f6d2a11"
 
@@ -328,6 +328,35 @@ async def test_rejects_that_are_read_late_are_all_told_and_nothing_is_lost_of_wh
             told = await publisher.told_until_ack(60_001)
         assert [message["reject"] for message in told if "reject" in message] == list(range(1, 60_001))
         assert running.log.last == 1
+
+
+async def test_many_rejects_told_again_come_in_pieces_and_all_before_any_ack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty thousand of them, put into words at once, held everybody up for a quarter of a second."""
+    most = 0
+    real = Connection._untold
+
+    def untold(connection: Connection) -> bytes:
+        nonlocal most
+        text = real(connection)
+        most = max(most, text.count(b"\n"))
+        return text
+
+    monkeypatch.setattr(Connection, "_untold", untold)
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        await publisher.hello()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publisher.stream.send_all, b"rubbish\n" * 3000)
+            await publisher.told_until_ack(3000)
+        again = await running.connect()
+        welcome = await again.hello()
+        assert welcome["welcome"]["accepted"] == 3000
+        await again.send(line(1))
+        told = await again.told_until_ack(3001)
+        assert [message.get("reject", message.get("ack")) for message in told] == list(range(1, 3002))
+        assert most < 300
 
 
 async def test_a_stop_does_not_wait_for_who_takes_no_rejects_and_acknowledges_nothing_that_is_not_stored(

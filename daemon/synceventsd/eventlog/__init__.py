@@ -7,5 +7,6 @@ publishers hand in into group commits, `tail` keeps the newest groups in memory,
 from synceventsd.eventlog.log import EventLog, Slice, open_log
 from synceventsd.eventlog.lots import Lot, Rejected, Source, without
 from synceventsd.eventlog.reader import ProducerState
+from synceventsd.eventlog.store import RejectRow
 
-__all__ = ["EventLog", "Lot", "ProducerState", "Rejected", "Slice", "Source", "open_log", "without"]
+__all__ = ["EventLog", "Lot", "ProducerState", "RejectRow", "Rejected", "Slice", "Source", "open_log", "without"]
