@@ -18,7 +18,7 @@ from attrs import define, field
 from synceventsd.config import RedisConfig
 from synceventsd.core import backoff, pacing
 from synceventsd.core.batches import MAX_EVENTS
-from synceventsd.core.cursor import Batch, Verdict, resolve
+from synceventsd.core.cursor import Batch, Verdict, repeated, resolve
 from synceventsd.core.errors import RedisUnavailable
 from synceventsd.core.ledger import Incident
 from synceventsd.core.positions import Position
@@ -115,11 +115,12 @@ class _Sender:
         """Find out where to go on, and make the cursor ours, which proves that Redis takes writes."""
         raw = await self._ask(link.read_cursor)
         mark = self.events.forwarded
-        out = resolve(raw, self.events.epochs, self.events.last, mark, self.state.known)
+        facts = (raw, self.events.epochs, self.events.last, mark, self.state.known)
+        out, again = resolve(*facts), repeated(*facts)
         self.state.known = max(self.state.known, out)
         await self._claim(link, raw, out)
-        if out < mark:
-            self._note_rewind(mark, out)
+        if again > 0:
+            self._note_rewind(out + again, out)
 
     async def _claim(self, link: Link, expected: bytes | None, out: int) -> None:
         answer = await self._ask(lambda: link.claim(expected, self._cursor(out)))
@@ -237,7 +238,8 @@ class _Sender:
         self.state.rewound(before - now)
         detail = "Redis had lost the cursor, or went back to an older one: sent again"
         self.events.note(Incident("sent_again", before - now, first=now + 1, last=before, detail=detail))
-        log.warning("redis.set_back", again_from=now + 1, again_to=before, why="Redis holds an older cursor")
+        why = "Redis lost the cursor, or holds an older one"
+        log.warning("redis.set_back", again_from=now + 1, again_to=before, why=why)
 
 
 def _cursor_lost() -> RedisUnavailable:

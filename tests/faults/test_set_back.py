@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.faults.harness import SseReader, a_daemon, envelope, eventually, reading
+from tests.faults.harness import SseReader, a_daemon, eventually, reading
+from tests.faults.oracle import envelope
 from tests.redis_servers import BINARIES, redis_server, subscriber
 
 from syncevents import Publisher
