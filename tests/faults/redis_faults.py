@@ -17,6 +17,8 @@ from attrs import frozen
 from tests.faults.scene import DURABLE, SERVER, Scene
 from tests.redis_servers import CHANNEL, eventually, redis_server
 
+BALLAST: Final = tuple(f"ballast-{number}" for number in range(3000))
+
 
 @frozen
 class Fault:
@@ -53,22 +55,23 @@ def loading(scene: Scene) -> Iterator[None]:
     server, before = scene.redis, tuple(scene.redis.options)
     scene.hold()
     with server.client() as client:
-        client.config_set("rdbcompression", "no")  # it answers only after each two megabytes that it has loaded
-        client.mset({f"ballast-{number}": "x" * 2000 for number in range(10_000)})
+        client.config_set("rdbcompression", "no")
+        client.mset({name: "x" * 20_000 for name in BALLAST})
         client.save()
     server.kill()
-    slow = ("--appendonly", "no", "--key-load-delay", "300")  # microseconds a key: some 3 s
+    # It answers each two megabytes, and waits at each key for so many microseconds: 6 s in all.
+    slow = ("--appendonly", "no", "--key-load-delay", "2000")
     server.options = (*before, *slow)
     server.start(wait=False)
     scene.release()
     try:
         yield
     finally:
-        eventually(server.answers, "it has loaded")
         server.options = before
         with server.client() as client:
+            eventually(server.answers, "it has loaded")
             client.config_set("key-load-delay", 0)
-            client.delete(*(f"ballast-{number}" for number in range(10_000)))
+            client.delete(*BALLAST)
             client.config_set("appendonly", "yes")
             eventually(lambda: not rewriting(client.info("persistence")), "all is in the file again")
 
