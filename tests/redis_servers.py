@@ -28,12 +28,12 @@ from redis.retry import Retry
 
 FAREWELL: Final = "tests:farewell"  # a channel that ends the subscriber
 CHANNEL: Final = "probability:integrations:orders:sync:events"
-PATIENCE: Final = 12.0  # seconds; only a test that fails ever waits so long
+PATIENCE: Final = 60.0  # seconds; only a test that fails ever waits so long
 
 
-def eventually(condition: Callable[[], object], what: str = "") -> None:
+def eventually(condition: Callable[[], object], what: str = "", patience: float = PATIENCE) -> None:
     """Wait until the condition holds; for use outside trio."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"did not happen: {what or condition}"
         time.sleep(0.01)
