@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -36,6 +37,12 @@ from syncevents import Publisher
 from syncevents.errors import Rejected
 from syncevents.wire import Reject
 
+# What systemd does between fork and exec.
+HANDING = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid());"
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
+
 
 @define(eq=False)
 class Daemon:
@@ -45,6 +52,7 @@ class Daemon:
     redis_url: str
     program: Sequence[str] = (sys.executable, "-m", "synceventsd")
     settings: dict[str, str] = field(factory=dict)
+    listener: socket.socket | None = None  # the publishers' socket, handed over as systemd does
     port: int = field(factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     exits: list[int] = field(factory=list)
@@ -65,8 +73,13 @@ class Daemon:
         command = [*self.program, "run", "--socket", self.socket, "--state-dir", str(self.state)]
         command += ["--redis-url", self.redis_url, "--http", f"127.0.0.1:{self.port}"]
         env = os.environ | {"SYNCEVENTSD_REDIS_BACKLOG_RATE": "0"} | self.settings | environ
+        handed: list[int] = []
+        if self.listener is not None:
+            handed = [self.listener.fileno()]
+            command = [sys.executable, "-c", HANDING, str(handed[0]), *command]
+            env |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "ingest"}
         with (self.directory / "daemon.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=env)
+            self.process = subprocess.Popen(command, stderr=log, env=env, pass_fds=handed)
         if wait:
             eventually(self.is_ready, f"the daemon is ready: {self.log_text[-2000:]}")
 
