@@ -312,7 +312,7 @@ class CuttingProxy:
         self, pair: _Pair, source: socket.socket, sink: socket.socket, passes: Callable[[_Pair, bytes], bool]
     ) -> None:
         with suppress(OSError):
-            while chunk := source.recv(1 << 20):
+            while chunk := source.recv(self.pace[0] if self.pace else 1 << 20):  # unread, what is on its way piles up
                 self._open.wait()
                 if not passes(pair, chunk):
                     if self._then_hold:

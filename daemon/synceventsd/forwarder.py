@@ -53,6 +53,8 @@ async def forward(events: EventLog, config: RedisConfig, state: ForwarderState) 
             await sender.serve()
         except RedisUnavailable as error:
             failure = error
+        if failure.reason == "timeout":
+            sender.send_less()
         if state.failed(failure, time.time()):
             log.warning(
                 "redis.lost", reason=failure.reason, message=str(failure), waiting=events.last - events.forwarded
@@ -73,6 +75,8 @@ class _Sender:
     state: ForwarderState
     position: int = field(default=0, init=False)
     _supply: Supply = field(init=False)
+    _most: int = field(default=MAX_EVENTS, init=False)  # events in the next batch
+    _trying: int = field(default=MAX_EVENTS, init=False)  # events in the one that is on its way
     _pace: pacing.Pace | None = field(default=None, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
@@ -105,9 +109,15 @@ class _Sender:
         if granted.count == 0:
             await self._pause(link, granted.pause)
             return
-        lines = await self._next_lines(link, min(granted.count, MAX_EVENTS))
+        lines = await self._next_lines(link, min(granted.count, self._most))
         if lines:
+            self._trying = len(lines)
             await self._send(link, lines)
+            self._trying = self._most = min(MAX_EVENTS, self._most + self._most // 8 + 1)
+
+    def send_less(self) -> None:
+        """Halve the batches, for a network on which a large one does not arrive within `redis.timeout`."""
+        self._most = max(1, min(self._most, self._trying) // 2)
 
     # The cursor
 

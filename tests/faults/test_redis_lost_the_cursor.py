@@ -1,4 +1,4 @@
-"""Redis forgot how far it was, or remembers an older state: at least once, none skipped, and the repeats are counted."""
+"""Redis forgot how far it was, or remembers an older state: at least once, none skipped, the repeats are counted."""
 
 from __future__ import annotations
 
@@ -115,5 +115,3 @@ def test_two_daemons_of_one_copied_log_skip_nothing_and_say_so(tmp_path: Path, t
         assert verdict.flaws == []
         tell(**scene.figures(verdict), log_lines=lines)
         assert lines <= 3
-
-

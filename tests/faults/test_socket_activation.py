@@ -93,7 +93,7 @@ def restarts(tmp_path: Path, rounds: int) -> dict[str, Any]:
     ):
         listener.bind(daemon.socket)
         listener.listen(4096)
-        callers = [Caller(daemon.socket, number) for number in range(10, 14)]
+        callers = [Caller(daemon.socket, number) for number in range(10, 26)]
         for caller in callers:
             caller.start()  # before there is a daemon
         daemon.start()

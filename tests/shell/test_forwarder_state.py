@@ -52,7 +52,13 @@ def test_an_outage_soon_after_another_one_is_told_when_it_lasts() -> None:
     state = ForwarderState()
     assert down(state, "refused", at=100.0)
     state.works(at=101.0)
-    assert [down(state, "refused", at) for at in (102.0, 109.0, 110.5, 120.0, 200.0)] == [False, False, True, False, False]
+    assert [down(state, "refused", at) for at in (102.0, 109.0, 110.5, 120.0, 200.0)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
     assert state.works(at=201.0) == 5
 
 
