@@ -14,8 +14,8 @@ from synceventsd.core.errors import RedisUnavailable
 
 # A call that is out for longer than this (seconds) is told in /status, long before `redis.timeout` makes it a failure.
 SILENT_AFTER: Final = 0.3
-# A reason that comes and goes is told to the log at most so often (seconds). Two daemons of one copied log, for example,
-# take the cursor from each other several times a second, for as long as they run.
+# A reason that comes and goes is told to the log at most so often (seconds). Two daemons of one copied log, for
+# example, take the cursor from each other several times a second, for as long as they run.
 TOLD_AGAIN_AFTER: Final = 10.0
 
 

@@ -167,7 +167,7 @@ def _of_reader(first: Sequence[str], names: Sequence[str], seen: Sequence[tuple[
         yield "the reader's numbers are not 1, 2, 3, ..."
     if [name for name, _ in seen] != list(first):
         yield f"the reader saw {len(seen)} events, the channel carried {len(first)}, or in another order"
-    number = {name: seq for name, seq in seen}
+    number = dict(seen)
     carried = [number.get(name, 0) for name in names]
     if any(now > before + 1 for before, now in zip((0, *carried), carried, strict=False)):
         yield "the channel skipped an event"

@@ -16,8 +16,8 @@ from tests.faults.scene import SERVER
 from tests.faults.test_much_waits import order, publish
 from tests.redis_servers import CHANNEL, RedisServer, eventually, redis_server
 
-BACKLOG = 30_000
-LIMIT = ("--client-output-buffer-limit", "pubsub", "4mb", "0", "0")
+BACKLOG = 20_000
+LIMIT = ("--client-output-buffer-limit", "pubsub", "3mb", "0", "0")
 SPEED = 12_000 * 600  # bytes a second: a little more than the default redis.backlog_rate brings
 STEP = 0.01  # seconds
 
