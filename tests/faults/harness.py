@@ -28,9 +28,11 @@ from tests.faults.oracle import (
     compare,
     event,
     integration_of,
+    name_of,
     refused_among,
     status_flaws,
 )
+from tests.faults.oracle import envelope as envelope  # of events that all are to be stored
 from tests.redis_servers import PATIENCE, eventually, free_port
 
 from syncevents import Publisher
@@ -197,6 +199,10 @@ class Load:
     def total(self) -> int:
         """How many events were published that will be stored."""
         return sum(count - refused_among(count) for count in self.published.values())
+
+    def ids(self) -> dict[int, list[str]]:
+        """Return the names of each publisher's events that are stored, once all is acknowledged."""
+        return {who: [name_of(who, number) for number in told.stored] for who, told in self.told().items()}
 
     def told(self) -> dict[int, Told]:
         """Return what each publisher was told so far."""
