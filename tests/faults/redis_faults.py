@@ -59,8 +59,8 @@ def loading(scene: Scene) -> Iterator[None]:
         client.mset(dict.fromkeys(BALLAST, "x" * 20000))
         client.save()
     server.kill()
-    # It answers each two megabytes, and waits at each key for so many microseconds: 6 s in all.
-    slow = ("--appendonly", "no", "--key-load-delay", "2000")
+    # It answers each two megabytes, and waits at each key for so many microseconds: 4 s in all.
+    slow = ("--appendonly", "no", "--key-load-delay", "1500")
     server.options = (*before, *slow)
     server.start(wait=False)
     scene.release()

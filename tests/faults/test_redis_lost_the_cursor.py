@@ -15,11 +15,11 @@ from tests.redis_servers import eventually, redis_server, subscriber
 
 
 def end(scene: Scene, tell: Callable[..., None], **more: int) -> None:
-    """Let all arrive; the repeats must be as many as /status says, and some."""
+    """Let all arrive; there must be repeats, and /status must have counted each: in doubt too many, never too few."""
     scene.calm()
     told = scene.view()["resent"]
     verdict = scene.judge(repeats=told)
-    assert verdict.doubled == told > 0
+    assert 0 < verdict.doubled <= told
     tell(**more, **scene.figures(verdict), repeats_told=told)
 
 
