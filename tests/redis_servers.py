@@ -31,9 +31,9 @@ CHANNEL: Final = "probability:integrations:orders:sync:events"
 PATIENCE: Final = 60.0  # seconds; only a test that fails ever waits so long
 
 
-def eventually(condition: Callable[[], object], what: str = "") -> None:
+def eventually(condition: Callable[[], object], what: str = "", patience: float = PATIENCE) -> None:
     """Wait until the condition holds; for use outside trio."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"did not happen: {what or condition}"
         time.sleep(0.01)
@@ -71,6 +71,7 @@ class RedisServer:
     directory: Path
     options: Sequence[str] = ()
     port: int = 0
+    password: str | None = None  # of the tests' own clients
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -136,6 +137,7 @@ class RedisServer:
     def client(self, **options: Any) -> redis.Redis:
         """Return a plain client of the tests' own."""
         never = Retry(NoBackoff(), 0)
+        options = {"password": self.password} | options
         return redis.Redis(unix_socket_path=str(self.socket_path), retry=never, protocol=2, **options)
 
     def run(self, *command: str | bytes | int, **options: Any) -> Any:
@@ -249,8 +251,10 @@ class CuttingProxy:
     target: Path
     path: Path
     cuts: int = field(default=0, init=False)
+    pace: tuple[int, float] | None = field(default=None, init=False)  # so many bytes, then so many seconds of nothing
     _before: bytes | None = field(default=None, init=False)
     _after: bytes | None = field(default=None, init=False)
+    _then_hold: bool = field(default=False, init=False)
     _open: threading.Event = field(factory=threading.Event, init=False)
     _pairs: list[_Pair] = field(factory=list, init=False)
     _listener: socket.socket = field(factory=lambda: socket.socket(socket.AF_UNIX), init=False)
@@ -263,9 +267,9 @@ class CuttingProxy:
         """Cut, once, the connection whose next request contains `text`: Redis does not get the end of it."""
         self._before = text
 
-    def cut_after(self, text: bytes) -> None:
+    def cut_after(self, text: bytes, *, then_hold: bool = False) -> None:
         """Cut, once, the connection whose next request contains `text`, when Redis has done it and replies."""
-        self._after = text
+        self._after, self._then_hold = text, then_hold
 
     def cut_all(self) -> None:
         """Cut every connection now."""
@@ -308,13 +312,23 @@ class CuttingProxy:
         self, pair: _Pair, source: socket.socket, sink: socket.socket, passes: Callable[[_Pair, bytes], bool]
     ) -> None:
         with suppress(OSError):
-            while chunk := source.recv(1 << 20):
+            while chunk := source.recv(self.pace[0] if self.pace else 1 << 20):  # unread, what is on its way piles up
                 self._open.wait()
                 if not passes(pair, chunk):
+                    if self._then_hold:
+                        self.hold()
                     self.cuts += 1
                     break
-                sink.sendall(chunk)
+                self._send(sink, chunk)
         pair.cut()
+
+    def _send(self, sink: socket.socket, chunk: bytes) -> None:
+        while self.pace is not None and chunk:
+            size, pause = self.pace
+            sink.sendall(chunk[:size])
+            chunk = chunk[size:]
+            time.sleep(pause)
+        sink.sendall(chunk)
 
     def _pass_request(self, pair: _Pair, chunk: bytes) -> bool:
         if self._before is not None and self._before in chunk:

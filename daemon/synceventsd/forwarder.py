@@ -18,7 +18,7 @@ from attrs import define, field
 from synceventsd.config import RedisConfig
 from synceventsd.core import backoff, pacing
 from synceventsd.core.batches import MAX_EVENTS
-from synceventsd.core.cursor import Batch, Verdict, resolve
+from synceventsd.core.cursor import Batch, Verdict, repeated, resolve
 from synceventsd.core.errors import RedisUnavailable
 from synceventsd.core.ledger import Incident
 from synceventsd.core.positions import Position
@@ -53,6 +53,8 @@ async def forward(events: EventLog, config: RedisConfig, state: ForwarderState) 
             await sender.serve()
         except RedisUnavailable as error:
             failure = error
+        if failure.reason == "timeout":
+            sender.send_less()
         if state.failed(failure, time.time()):
             log.warning(
                 "redis.lost", reason=failure.reason, message=str(failure), waiting=events.last - events.forwarded
@@ -75,6 +77,8 @@ class _Sender:
     position: int = field(default=0, init=False)
     epoch: str = field(default="", init=False)
     _supply: Supply = field(init=False)
+    _most: int = field(default=MAX_EVENTS, init=False)  # events in the next batch
+    _trying: int = field(default=MAX_EVENTS, init=False)  # events in the one that is on its way
     _pace: pacing.Pace | None = field(default=None, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
@@ -108,23 +112,30 @@ class _Sender:
         if granted.count == 0:
             await self._pause(link, granted.pause)
             return
-        lines = await self._next_lines(link, min(granted.count, MAX_EVENTS))
+        lines = await self._next_lines(link, min(granted.count, self._most))
         if lines:
+            self._trying = len(lines)
             await self._send(link, lines)
+            self._trying = self._most = min(MAX_EVENTS, self._most + self._most // 8 + 1)
+
+    def send_less(self) -> None:
+        """Halve the batches, for a network on which a large one does not arrive within `redis.timeout`."""
+        self._most = max(1, min(self._most, self._trying) // 2)
 
     # The cursor
 
     async def _resolve(self, link: Link) -> None:
         """Find out where to go on, and make the cursor ours, which proves that Redis takes writes."""
         raw = await self._ask(link.read_cursor)
-        again = self._is_outdated() and self.epoch != ""
-        mark = self.position if again else self.events.forwarded
+        asked_for = self._is_outdated() and self.epoch != ""
         self.epoch = self.events.epochs.current.name
-        out = resolve(raw, self.events.epochs, self.events.last, self.events.forwarded, self.state.known)
+        facts = (raw, self.events.epochs, self.events.last, self.events.forwarded, self.state.known)
+        out = resolve(*facts)
+        again = self.position - out if asked_for else repeated(*facts)
         self.state.known = max(self.state.known, out)
         await self._claim(link, raw, out)
-        if out < mark:
-            self._note_rewind(mark, out, asked_for=again)
+        if again > 0:
+            self._note_rewind(out + again, out, asked_for=asked_for)
         self._begin_pace()
 
     def _is_outdated(self) -> bool:
@@ -251,7 +262,8 @@ class _Sender:
             return
         detail = "Redis had lost the cursor, or went back to an older one: sent again"
         self.events.note(Incident("sent_again", before - now, first=now + 1, last=before, detail=detail))
-        log.warning("redis.set_back", again_from=now + 1, again_to=before, why="Redis holds an older cursor")
+        why = "Redis lost the cursor, or holds an older one"
+        log.warning("redis.set_back", again_from=now + 1, again_to=before, why=why)
 
 
 def _cursor_lost() -> RedisUnavailable:

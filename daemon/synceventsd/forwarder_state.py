@@ -14,6 +14,9 @@ from synceventsd.core.errors import RedisUnavailable
 
 # A call that is out for longer than this (seconds) is told in /status, long before `redis.timeout` makes it a failure.
 SILENT_AFTER: Final = 0.3
+# A reason that comes and goes is told to the log at most so often (seconds). Two daemons of one copied log, for
+# example, take the cursor from each other several times a second, for as long as they run.
+TOLD_AGAIN_AFTER: Final = 10.0
 
 
 class RedisState(Enum):
@@ -76,7 +79,8 @@ class ForwarderState:
     last_sent_at: float | None = field(default=None, init=False)
     asked_at: float | None = field(default=None, init=False)
     known: int = field(default=0, init=False)
-    _told: set[str] = field(factory=set, init=False)
+    _told: dict[str, float] = field(factory=dict, init=False)  # when each reason was last told
+    _told_now: set[str] = field(factory=set, init=False)  # of the present outage
 
     def asking(self, now: float) -> None:
         """Note that a call goes out."""
@@ -87,20 +91,29 @@ class ForwarderState:
         self.asked_at = None
 
     def works(self, at: float) -> int | None:
-        """Note that Redis does its work. Return how many tries had failed before, or None when it did so all along."""
+        """Note that Redis does its work. Return how many tries had failed before; None when that is no news.
+
+        It is none when Redis did so all along, or when nobody was told that it did not.
+        """
         if self.connected:
             return None
         failures, self.failures = self.failures, 0
         self.connected, self.reason, self.since = True, None, at
-        return failures
+        return failures if self._told_now or not failures else None
 
     def failed(self, error: RedisUnavailable, at: float) -> bool:
-        """Note a failure. Return whether it is news: for a reason that the present outage did not have yet."""
+        """Note a failure. Return whether it is news: for a reason that was not told in the present outage, nor of late.
+
+        What was told of late, of an outage that is over, is told again as soon as TOLD_AGAIN_AFTER has passed.
+        """
         if self.connected or self.failures == 0:
             self.since = at
-            self._told.clear()
-        news = error.reason not in self._told
-        self._told.add(error.reason)
+            self._told_now.clear()
+        of_late = at - self._told.get(error.reason, -TOLD_AGAIN_AFTER) < TOLD_AGAIN_AFTER
+        news = error.reason not in self._told_now and not of_late
+        if news:
+            self._told[error.reason] = at
+            self._told_now.add(error.reason)
         self.connected, self.reason, self.asked_at = False, error.reason, None
         self.last_error, self.last_error_at = str(error), at
         self.failures += 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synceventsd.core.batches import cut
-from synceventsd.core.cursor import Answer, Batch, Send, Verdict, decide, resolve
+from synceventsd.core.cursor import Answer, Batch, Send, Verdict, decide, repeated, resolve
 from synceventsd.core.model import Group
 from synceventsd.core.positions import Epoch, Epochs
 
@@ -96,3 +96,20 @@ def test_nothing_is_cut_across_a_gap() -> None:
     assert cut(torn, 1) == [b"2", b"3"]
     assert cut(torn, 3) == []
     assert cut(torn, 6) == [b"7", b"8", b"9"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "again"),
+    [
+        (f"{OURS}-150", 0),  # it says how far Redis is: what it does not count was not done
+        (f"{OURS}-160", 0),
+        (f"{OURS}-140", 20),  # set back: all from there on, what is in doubt included
+        (f"{OLDER}-90", 70),
+        (None, 10),  # lost: from the log's mark on, what was handed over since is in doubt
+        ("garbage", 10),
+        (f"{OTHER}-155", 10),
+    ],
+)
+def test_what_may_go_out_again_is_counted_never_too_low(raw: str | None, again: int) -> None:
+    text = None if raw is None else raw.encode()
+    assert repeated(text, EPOCHS, last=200, own_mark=150, known=160) == again

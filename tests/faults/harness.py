@@ -1,7 +1,7 @@
-"""A daemon that can be killed, publishers that never stop, readers that come back, and an oracle that compares.
+"""A daemon that can be killed, publishers that never stop, readers that come back.
 
-The oracle knows what a publisher was told is stored. In the end the Redis channel and the SSE readers must have carried
-just that: each event once, in the daemon's order, byte for byte.
+What the publishers were told is kept; `oracle` compares it in the end with what the Redis channel and the SSE readers
+carried, byte for byte and in order, and with the sync status.
 """
 
 from __future__ import annotations
@@ -10,21 +10,40 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+from tests.faults.oracle import (
+    BUSINESS,
+    Told,
+    Verdict,
+    compare,
+    event,
+    integration_of,
+    name_of,
+    refused_among,
+    status_flaws,
+)
+from tests.faults.oracle import envelope as envelope  # of events that all are to be stored
 from tests.redis_servers import PATIENCE, eventually, free_port
 
 from syncevents import Publisher
 from syncevents.errors import Rejected
+from syncevents.wire import Reject
+
+# What systemd does between fork and exec.
+HANDING = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid());"
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 
 @define(eq=False)
@@ -35,6 +54,7 @@ class Daemon:
     redis_url: str
     program: Sequence[str] = (sys.executable, "-m", "synceventsd")
     settings: dict[str, str] = field(factory=dict)
+    listener: socket.socket | None = None  # the publishers' socket, handed over as systemd does
     port: int = field(factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     exits: list[int] = field(factory=list)
@@ -55,8 +75,13 @@ class Daemon:
         command = [*self.program, "run", "--socket", self.socket, "--state-dir", str(self.state)]
         command += ["--redis-url", self.redis_url, "--http", f"127.0.0.1:{self.port}"]
         env = os.environ | {"SYNCEVENTSD_REDIS_BACKLOG_RATE": "0"} | self.settings | environ
+        handed: list[int] = []
+        if self.listener is not None:
+            handed = [self.listener.fileno()]
+            command = [sys.executable, "-c", HANDING, str(handed[0]), *command]
+            env |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "ingest"}
         with (self.directory / "daemon.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=env)
+            self.process = subprocess.Popen(command, stderr=log, env=env, pass_fds=handed)
         if wait:
             eventually(self.is_ready, f"the daemon is ready: {self.log_text[-2000:]}")
 
@@ -120,59 +145,71 @@ class Load:
     publishers: int = 3
     pause: float = 0.002
     most_pending: int = 2000  # then publishers wait, as a sync does whose own work takes time
+    first: int = 0  # the number of the first of them
     published: dict[int, int] = field(factory=dict)
+    refused: dict[int, set[int]] = field(factory=dict)
+    acked: dict[int, int] = field(factory=dict)
     errors: list[BaseException] = field(factory=list)
     _stop: threading.Event = field(factory=threading.Event)
     _threads: list[threading.Thread] = field(factory=list)
 
     def start(self) -> None:
-        for number in range(self.publishers):
+        for number in range(self.first, self.first + self.publishers):
+            self.refused[number], self.published[number], self.acked[number] = set(), 0, 0
             thread = threading.Thread(target=self._publish, args=(number,), daemon=True)
             thread.start()
             self._threads.append(thread)
 
+    def stop(self) -> None:
+        """Publish no more."""
+        self._stop.set()
+
     def finish(self) -> None:
         """Publish no more, and wait until every event is acknowledged."""
-        self._stop.set()
+        self.stop()
         for thread in self._threads:
             thread.join(PATIENCE)
         assert self.errors == []
 
-    def _publish(self, publisher_number: int) -> None:
+    def _publish(self, number: int) -> None:
         try:
-            with Publisher(self.socket_path, max_pending=100_000) as publisher:
-                count = 0
-                while not self._stop.is_set():
-                    while publisher.statistics().pending > self.most_pending and not self._stop.is_set():
-                        time.sleep(self.pause)
-                    for _ in range(5):
-                        publisher.publish_envelope(envelope(publisher_number, count))
-                        count += 1
-                    self.published[publisher_number] = count
-                    time.sleep(self.pause)
-                publisher.flush(timeout=PATIENCE)
+            self._publish_until_stopped(number)
         except (Rejected, TimeoutError, AssertionError) as error:
             self.errors.append(error)
 
+    def _publish_until_stopped(self, me: int) -> None:
+        def note(reject: Reject) -> None:
+            self.refused[me].add(int(str(reject.id).split("/")[1]))
+
+        with Publisher(self.socket_path, max_pending=100_000, on_reject=note) as publisher:
+            count = 0
+            while not self._stop.is_set():
+                while publisher.statistics().pending > self.most_pending and not self._stop.is_set():
+                    time.sleep(self.pause)
+                for _ in range(5):
+                    publisher.publish_envelope(event(me, count))
+                    count += 1
+                self.published[me], self.acked[me] = count, publisher.statistics().acked
+                time.sleep(self.pause)
+            with suppress(Rejected):  # they were noted one by one
+                publisher.flush(timeout=PATIENCE)
+            self.acked[me] = publisher.statistics().acked
+
     @property
     def total(self) -> int:
-        return sum(self.published.values())
+        """How many events were published that will be stored."""
+        return sum(count - refused_among(count) for count in self.published.values())
 
     def ids(self) -> dict[int, list[str]]:
-        return {number: [f"{number}/{n}" for n in range(count)] for number, count in self.published.items()}
+        """Return the names of each publisher's events that are stored, once all is acknowledged."""
+        return {who: [name_of(who, number) for number in told.stored] for who, told in self.told().items()}
 
-
-def envelope(publisher: int, number: int) -> bytes:
-    """Return an order of the usual size."""
-    event = {
-        "id": f"{publisher}/{number}",
-        "event_type": "integration.sync.order.created",
-        "integration_id": 13 + publisher,
-        "business_id": 42,
-        "timestamp": "2026-11-24T02:30:15.123456+00:00",
-        "data": {"order_id": f"{number}", "order_number": f"#{number}", "pad": "x" * 300},
-    }
-    return json.dumps(event, separators=(",", ":")).encode()
+    def told(self) -> dict[int, Told]:
+        """Return what each publisher was told so far."""
+        return {
+            who: Told([n for n in range(self.acked[who]) if n not in self.refused[who]], self.refused[who], count)
+            for who, count in self.published.items()
+        }
 
 
 @define(eq=False)
@@ -247,20 +284,18 @@ def reading(daemon: Daemon, **more: Any) -> Iterator[SseReader]:
         reader.end()
 
 
-def assert_exactly_once_in_order(load: Load, channel: Sequence[bytes], reader: SseReader | None = None) -> None:
-    """The oracle's verdict."""
-    heard = [json.loads(text)["id"] for text in channel]
-    doubled = [name for name, times in Counter(heard).items() if times > 1]
-    assert doubled == [], f"{len(doubled)} events went out twice, for example {doubled[:5]}"
-    for publisher, wanted in load.ids().items():
-        mine = [name for name in heard if name.startswith(f"{publisher}/")]
-        missing = sorted(set(wanted) - set(mine))
-        assert missing == [], f"{len(missing)} acknowledged events of publisher {publisher} are missing: {missing[:5]}"
-        assert mine == wanted, f"publisher {publisher}: out of order"
-    for text in channel:
-        publisher_number, number = json.loads(text)["id"].split("/")
-        assert text == envelope(int(publisher_number), int(number))
-    if reader is not None:
-        assert reader.gaps == []
-        assert [name for name, _ in reader.seen] == heard
-        assert [seq for _, seq in reader.seen] == list(range(1, len(heard) + 1))
+def assert_exactly_once_in_order(load: Load, channel: Sequence[bytes], reader: SseReader | None = None) -> Verdict:
+    """The oracle's verdict, where nothing may be lost, doubled or out of order."""
+    verdict = compare(load.told(), channel, None if reader is None else reader.seen)
+    assert verdict.flaws == []
+    assert reader is None or reader.gaps == []
+    return verdict
+
+
+def assert_status_agrees(daemon: Daemon, load: Load, reader: SseReader) -> None:
+    """The sync status must count what the reader saw, which is what is in the log."""
+    names = [name for name, _ in reader.seen]
+    for publisher in load.told():
+        path = f"/integrations/events/sync-status/{integration_of(publisher)}"
+        for query in ("", f"?business_id={BUSINESS}"):
+            assert status_flaws(publisher, names, daemon.get(path + query)[1]) == []

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.faults.harness import Load, a_daemon, assert_exactly_once_in_order, eventually, reading
+from tests.faults.harness import Load, a_daemon, assert_exactly_once_in_order, assert_status_agrees, eventually, reading
 from tests.redis_servers import BINARIES, redis_server, subscriber
 
 SERVER = next(iter(BINARIES))
 CRASHING = (sys.executable, str(Path(__file__).with_name("crashing_daemon.py")))
 
 
-def rounds_of_kills(tmp_path: Path, rounds: int, seed: int) -> dict[str, int]:
-    dice = random.Random(seed)
+def rounds_of_kills(tmp_path: Path, rounds: int, seed: int) -> dict[str, Any]:
+    dice, recoveries = random.Random(seed), []
     with redis_server(SERVER) as redis, subscriber(redis) as channel, a_daemon(tmp_path, redis.url) as daemon:
         daemon.start()
         load = Load(daemon.socket)
@@ -29,24 +30,38 @@ def rounds_of_kills(tmp_path: Path, rounds: int, seed: int) -> dict[str, int]:
                 daemon.kill()
                 if dice.random() < 0.3:
                     time.sleep(dice.uniform(0, 0.3))
+                began, heard = time.monotonic(), len(channel.heard)
                 daemon.start(wait=dice.random() < 0.5)
+                if dice.random() < 0.5:  # in the other half the next one may come before it has recovered
+                    eventually(lambda heard=heard: len(channel.heard) > heard, "events flow again")  # type: ignore[misc]
+                    recoveries.append(time.monotonic() - began)
             eventually(daemon.is_ready, "the daemon is ready again")
             load.finish()
             eventually(lambda: len(channel.heard) >= load.total, "the channel has everything")
             eventually(lambda: len(reader.seen) >= load.total, "the SSE reader has everything")
             time.sleep(0.3)  # for what would come twice
-        assert_exactly_once_in_order(load, channel.heard, reader)
+        verdict = assert_exactly_once_in_order(load, channel.heard, reader)
+        assert_status_agrees(daemon, load, reader)
         assert daemon.stop() == 0
-        return {"rounds": rounds, "events": load.total, "lost": 0, "doubled": 0, "reconnects": reader.connections}
+        return {
+            "seed": seed,
+            "rounds": rounds,
+            "events": verdict.events,
+            "rejects": verdict.rejects,
+            "lost": verdict.lost,
+            "doubled": verdict.doubled,
+            "reconnects": reader.connections,
+            "longest_recovery_s": max(recoveries, default=0.0),
+        }
 
 
-def test_kill_9_at_random_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
-    print(json.dumps(rounds_of_kills(tmp_path, rounds=8, seed=1)))
+def test_kill_9_at_random_loses_nothing_and_doubles_nothing(tmp_path: Path, tell: Callable[..., None]) -> None:
+    tell(**rounds_of_kills(tmp_path, rounds=8, seed=1))
 
 
 @pytest.mark.soak
-def test_a_hundred_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    print(json.dumps(rounds_of_kills(tmp_path, rounds=100, seed=time.time_ns())))
+def test_a_hundred_kills_lose_nothing_and_double_nothing(tmp_path: Path, tell: Callable[..., None]) -> None:
+    tell(**rounds_of_kills(tmp_path, rounds=100, seed=time.time_ns()))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.faults.harness import SseReader, a_daemon, envelope, eventually, reading
+from tests.faults.harness import SseReader, a_daemon, eventually, reading
+from tests.faults.oracle import envelope
 from tests.redis_servers import BINARIES, redis_server, subscriber
 
 from syncevents import Publisher
@@ -59,6 +63,31 @@ def test_no_new_event_is_skipped_and_readers_get_their_gap(tmp_path: Path, snaps
         names = [name for name, _ in late.seen]
         assert names[-130:] == news
         assert late.gaps[0]["resumes_at_seq"] == late.seen[0][1]
+
+
+@pytest.mark.soak
+def test_set_back_many_times_no_new_event_is_skipped(tmp_path: Path, tell: Callable[..., None]) -> None:
+    seed = time.time_ns()
+    dice, older, repeats, published = random.Random(seed), tmp_path / "older", 0, 0
+    with redis_server(SERVER) as redis, subscriber(redis) as channel, a_daemon(tmp_path, redis.url) as daemon:
+        daemon.start()
+        for number in range(100):
+            if number % 2 == 0:
+                shutil.rmtree(older, ignore_errors=True)
+                shutil.copytree(daemon.state, older)
+            else:
+                daemon.kill() if dice.random() < 0.5 else daemon.stop()
+                shutil.rmtree(daemon.state)
+                shutil.copytree(older, daemon.state)
+                daemon.start()
+            before = len(channel.heard)
+            news = publish(daemon.socket, number, dice.randint(1, 300))
+            last = envelope(number, len(news) - 1)
+            eventually(lambda last=last: last in channel.heard[-1:], "the new events are out")  # type: ignore[misc]
+            heard = [json.loads(text)["id"] for text in channel.heard[before:]]
+            assert [name for name in heard if name.startswith(f"{number}/")] == news
+            repeats, published = repeats + len(heard) - len(news), published + len(news)
+    tell(seed=seed, rounds=50, events=published, skipped=0, repeats=repeats)
 
 
 def test_a_publisher_whose_acks_the_log_has_forgotten_goes_on_as_a_new_producer(tmp_path: Path) -> None:

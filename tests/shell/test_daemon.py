@@ -160,6 +160,37 @@ def test_the_watchdog_is_not_fed_when_the_writer_hangs(tmp_path: Path, notify: s
                 drain(notify)
 
 
+def test_the_watchdog_is_fed_while_redis_hangs(tmp_path: Path, notify: socket.socket) -> None:
+    with redis_server(SERVER) as redis, a_daemon(tmp_path, redis.url) as daemon:
+        daemon.start(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        eventually(lambda: daemon.status()["redis"]["state"] == "connected", "it is connected")
+        redis.pause()
+        assert talk(daemon.socket, line(1)) == [{"ack": 1}]
+        eventually(lambda: daemon.status()["redis"]["state"] == "hung", "Redis hangs")
+        notify.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            drain(notify)
+        notify.settimeout(30)
+        for _ in range(5):
+            assert notify.recv(4096) == b"WATCHDOG=1"
+        assert daemon.status()["redis"]["state"] in ("hung", "unavailable")
+
+
+def test_a_stop_while_redis_hangs_ends_by_the_grace_and_keeps_what_waits(tmp_path: Path) -> None:
+    with redis_server(SERVER) as redis, a_daemon(tmp_path, redis.url) as daemon:
+        daemon.start(SYNCEVENTSD_SHUTDOWN_GRACE="1", SYNCEVENTSD_REDIS_TIMEOUT="3600")
+        eventually(lambda: daemon.status()["redis"]["state"] == "connected", "it is connected")
+        redis.pause()
+        talk(daemon.socket, *map(line, range(100)))
+        assert daemon.stop() == 0
+        redis.resume()
+        with subscriber(redis) as channel:
+            daemon.start()
+            eventually(lambda: daemon.status()["waiting"]["count"] == 0, "it is out")
+        # Redis may have done the first ones when it was paused, to nobody.
+        assert channel.heard == [line(number) for number in range(100)][100 - len(channel.heard) :]
+
+
 def drain(notify: socket.socket) -> None:
     """Receive until nothing comes any more."""
     while True:

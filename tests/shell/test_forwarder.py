@@ -17,8 +17,10 @@ import pytest
 import trio
 from attrs import define
 from structlog.testing import capture_logs
+from tests.events import line
 from tests.redis_log import event_log, forwarding, lines, until
 from tests.redis_servers import (
+    BINARIES,
     CHANNEL,
     CuttingProxy,
     RedisServer,
@@ -598,3 +600,16 @@ async def test_a_request_kept_while_redis_was_flushed_is_carried_out_from_the_lo
             await events.accept(10)
             await events.all_out()
             await arrive(heard, [*lines(100), *lines(110, 41)])
+
+
+async def test_a_network_too_slow_for_a_large_batch_gets_smaller_ones(tmp_path: Path) -> None:
+    name = next(iter(BINARIES))
+    with redis_server(name) as server, cutting_proxy(server) as proxy, subscriber(server) as listener:
+        proxy.pace = (1000, 0.005)  # less than 200 KB a second; Redis' timeout leaves time for half of that
+        async with event_log(tmp_path) as events:
+            wanted = [line(number, pad="x" * 1000) for number in range(1, 351)]
+            await events.hand.append(*wanted)
+            async with forwarding(events, config(proxy.url, timeout=0.5)) as running:
+                await running.lost("timeout")
+                await arrive(listener.heard, wanted)
+                await events.all_out()

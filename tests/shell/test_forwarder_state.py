@@ -35,7 +35,31 @@ def test_each_reason_is_news_once_an_outage() -> None:
         False,
     ]
     state.works(at=1.0)
-    assert down(state, "refused")
+    assert down(state, "refused", at=60.0)
+
+
+def test_a_reason_that_comes_and_goes_is_told_now_and_then_and_so_is_its_end() -> None:
+    state = ForwarderState()
+    told = []
+    for tenth in range(300):  # for half a minute, five times a second
+        told += ["lost"] * down(state, "cursor", at=tenth / 10)
+        if tenth % 2:
+            told += ["recovered"] * (state.works(at=tenth / 10) is not None)
+    assert told == ["lost", "recovered"] * 3
+
+
+def test_an_outage_soon_after_another_one_is_told_when_it_lasts() -> None:
+    state = ForwarderState()
+    assert down(state, "refused", at=100.0)
+    state.works(at=101.0)
+    assert [down(state, "refused", at) for at in (102.0, 109.0, 110.5, 120.0, 200.0)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert state.works(at=201.0) == 5
 
 
 def test_recovery_tells_how_many_tries_failed_and_only_once() -> None:

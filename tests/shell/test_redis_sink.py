@@ -132,7 +132,7 @@ async def test_a_key_of_another_type_is_told_with_the_remedy(server: RedisServer
     server.run("LPUSH", KEY, "x")
     async with link_to(server.url) as link:
         error = await refused(link, batch(1, SECRET.encode()))
-    assert (error.reason, "delete that key" in str(error)) == ("other", True)
+    assert (error.reason, "delete that key" in str(error)) == ("wrongtype", True)
 
 
 @pytest.mark.parametrize(

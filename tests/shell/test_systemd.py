@@ -198,3 +198,12 @@ def test_systemd_waits_longer_for_the_stop_than_the_daemon_takes() -> None:
 
     grace = tomllib.loads(f"grace = {SETTINGS['shutdown.grace'].default}")["grace"]
     assert int(directives("synceventsd.service")["TimeoutStopSec"]) >= 2 * grace
+
+
+def test_a_daemon_that_fails_again_and_again_is_given_up_and_one_that_cannot_start_is_not_tried_again() -> None:
+    service = directives("synceventsd.service")
+    assert service["Restart"] == "on-failure"
+    # Restarts that fail at once must come fast enough to reach the limit; else systemd would restart for ever.
+    burst, interval = int(service["StartLimitBurst"]), int(service["StartLimitIntervalSec"])
+    assert burst * (int(service["RestartSec"]) + 1) < interval
+    assert service["RestartPreventExitStatus"].split() == ["2", "78"]

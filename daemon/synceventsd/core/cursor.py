@@ -116,3 +116,16 @@ def resolve(raw: bytes | None, epochs: Epochs, last: int, own_mark: int, known: 
         # numbers up to the cursor may by now belong to other events.
         return own_mark
     return epochs.out(cursor, last, own_mark)
+
+
+def repeated(raw: bytes | None, epochs: Epochs, last: int, own_mark: int, known: int) -> int:
+    """Return how many events that are out, or may be, go out again after `resolve`, whose arguments these are.
+
+    None where the cursor says what is out. Else all that was handed to Redis beyond the point where it goes on: what
+    became of a batch whose answer was lost, only the cursor knew.
+    """
+    out = resolve(raw, epochs, last, own_mark, known)
+    cursor = None if raw is None else parse_position(raw.decode(errors="replace"))
+    if out >= own_mark and cursor is not None and cursor.seq == out and epochs.end_of(cursor.epoch, last) is not None:
+        return 0
+    return max(known, own_mark) - out

@@ -41,7 +41,7 @@ _BY_CODE: Final = {
     "TRYAGAIN": ("cluster", "is moving the cursor to another node of its cluster"),
     "CROSSSLOT": ("cluster", "refuses keys of different nodes"),
     "CLUSTERDOWN": ("cluster", "belongs to a cluster that is down"),
-    "WRONGTYPE": ("other", "holds something else than text in the cursor's key; delete that key"),
+    "WRONGTYPE": ("wrongtype", "holds something else than text in the cursor's key; delete that key"),
 }
 _CODE: Final = re.compile(rf"\b({'|'.join(_BY_CODE)})\b")
 # Without a code of their own.
