@@ -130,9 +130,14 @@ class Connection:
         """Wait until the publisher has taken everything."""
         await self._told_all.wait()
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the publisher has taken enough of its rejects for more to be read."""
+        return len(self._again) + len(self._rejects) + self._unsettled_rejects <= MAX_UNSENT_REJECTS
+
     async def wait_told(self) -> None:
         """Wait until the publisher has taken enough of its rejects."""
-        while len(self._again) + len(self._rejects) + self._unsettled_rejects > MAX_UNSENT_REJECTS:
+        while not self.is_told:
             await self._told.wait()
 
     async def tell_levels(self) -> None:
@@ -331,15 +336,20 @@ class Intake:
         Cancelling leaves the rest where it is.
         """
         at_once = self._admission.lines_at_once(LINES_AT_ONCE)
+        since_turn = 0
         while connection.refusal is None and (lines := connection.ahead.take(at_once)):
             self._hand_in(connection, lines)
             await self._slow_down(connection, len(lines))
-            await trio.lowlevel.checkpoint()
+            since_turn += len(lines)
+            if since_turn >= LINES_AT_ONCE:
+                since_turn = 0
+                await trio.lowlevel.checkpoint()
             await self._log.committer.wait_room()
-            with trio.move_on_after(patience) as waiting:
-                await connection.wait_told()
-            if waiting.cancelled_caught:
-                return
+            if not connection.is_told:
+                with trio.move_on_after(patience) as waiting:
+                    await connection.wait_told()
+                if waiting.cancelled_caught:
+                    return
 
     async def _slow_down(self, connection: Connection, lines: int) -> None:
         """Wait until so many lines are paid for; what was read before a stop waits for nothing."""
