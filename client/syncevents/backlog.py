@@ -104,11 +104,12 @@ class Backlog:
         with self.lock:
             return self._fed + len(self.queue)
 
-    def feed(self) -> Typed | bytes:
-        """Take the oldest event out of the queue; in the sender's thread, which runs no signal handlers."""
+    def feed(self, most: int) -> list[Typed | bytes]:
+        """Take the oldest events out of the queue; in the sender's thread, which runs no signal handlers."""
         with self.lock:
-            self._fed += 1
-            return self.queue.popleft()
+            items = [self.queue.popleft() for _ in range(min(most, len(self.queue)))]
+            self._fed += len(items)
+            return items
 
     def fall_asleep(self) -> bool:
         """Let the next event ring; False when there is something to do first."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from json.encoder import encode_basestring as quote
 from typing import Any
 
@@ -32,18 +33,39 @@ def encode_event(
     """Return the envelope as one line without its newline. `timestamp` is in seconds since 1970."""
     body, metadata = _WRITERS[data.event_type](data)
     business = "" if business_id is None else f'"business_id":{business_id:d},'
-    at = datetime.fromtimestamp(timestamp, UTC).isoformat()
+    second = int(timestamp // 1)
+    at = f"{_second(second)}.{int((timestamp - second) * 1e6):06d}+00:00"
     return (
         f'{{"id":"{event_id}","event_type":"{data.event_type}","integration_id":{integration_id:d},{business}'
         f'"timestamp":"{at}","data":{{{body}}},"metadata":{{{metadata}}}}}'
     ).encode()
 
 
-def new_event_id() -> str:
-    """Return a random UUID (version 4); a third of the time of uuid.uuid4."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+class EventIds:
+    """Random UUIDs (version 4), a fifth of the time of uuid.uuid4: the system is asked for many at once.
+
+    For one thread of one process: a forked child with the same stock would give the same ids.
+    """
+
+    def __init__(self) -> None:
+        self._stock = ""
+        self._used = 0
+
+    def new(self) -> str:
+        """Return an id that nobody has had."""
+        at = self._used
+        if at == len(self._stock):
+            self._stock, at = os.urandom(16 * 64).hex(), 0
+        self._used = at + 32
+        digits = self._stock[at : at + 32]
+        variant = "89ab"[int(digits[16], 16) & 3]
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+@lru_cache(maxsize=8)
+def _second(second: int) -> str:
+    """Write a second since 1970 without its zone; events come many to a second."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def format_time(value: datetime) -> str:

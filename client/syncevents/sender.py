@@ -21,7 +21,7 @@ from attrs import evolve
 
 from syncevents.backlog import Backlog, Typed
 from syncevents.doorbell import NO_SIGNAL, Doorbell
-from syncevents.envelope import encode_event, new_event_id
+from syncevents.envelope import EventIds, encode_event
 from syncevents.window import BATCH_BYTES, Window
 from syncevents.wire import LineSplitter, ProtocolError, Refusal, Reject, Welcome, parse_message
 
@@ -29,7 +29,9 @@ FIRST_RETRY: Final = 0.1
 """Seconds: the longest pause before the first retry; it doubles from there, up to `LAST_RETRY`."""
 LAST_RETRY: Final = 2.0
 
-_LINGER_MS: Final = 1  # after sending: events that come in quick succession leave together, without a wake-up each
+FEED: Final = 16  # events that are taken out of the queue under one lock
+_LINGER_MS: Final = 1  # after sending so many: events of a burst leave together, without a wake-up each
+_BURST: Final = 8
 _QUIET: Final = 0.05  # seconds after a welcome: when nothing comes for so long, no rejects follow it
 _MAX_MESSAGE: Final = 1 << 16  # a reject has 8 KB at most; a thousand of them may be kept for a flush
 
@@ -52,6 +54,7 @@ class Sender:
         self._client = client
         self._on_reject = on_reject
         self._window = Window()
+        self._ids = EventIds()
         self._ordinal = 0
         self._quiet_until = 0.0
         self._doorbell = Doorbell()
@@ -172,7 +175,7 @@ class Sender:
                 backlog.settle(window.settled)
         return "the publisher was closed"
 
-    def _patience(self, blocked: bool, fed: bool) -> int | None:
+    def _patience(self, blocked: bool, fed: int) -> int | None:
         """How many milliseconds to wait for something to happen; None: for ever."""
         window, backlog = self._window, self._backlog
         if not window.welcomed:
@@ -183,26 +186,34 @@ class Sender:
             return max(0, math.ceil((self._quiet_until - time.monotonic()) * 1000))
         if blocked:
             return None
-        if fed:
+        if fed >= _BURST:
             return _LINGER_MS
         return None if backlog.fall_asleep() else 0
 
-    def _feed(self) -> bool:
-        """Encode what is queued, about one batch, once everything older went out; whether there was anything."""
-        window, queue = self._window, self._backlog.queue
+    def _feed(self) -> int:
+        """Encode what is queued, about one batch, once everything older went out; return how many events."""
+        window, queue, before = self._window, self._backlog.queue, self._ordinal
         if not window.hungry or not queue:
-            return False
+            return 0
         size = 0
         rejects = []
         while queue and size < BATCH_BYTES:
-            self._ordinal += 1
-            event_id, line = _encode(self._backlog.feed())
-            size += len(line)
-            too_large = window.append(self._ordinal, line)
-            if too_large is not None:
-                rejects.append(evolve(too_large, id=event_id))
+            for item in self._backlog.feed(FEED):
+                self._ordinal += 1
+                event_id, line = self._encode(item)
+                size += len(line)
+                too_large = window.append(self._ordinal, line)
+                if too_large is not None:
+                    rejects.append(evolve(too_large, id=event_id))
         self._report(rejects)
-        return True
+        return self._ordinal - before
+
+    def _encode(self, item: Typed | bytes) -> tuple[str | None, bytes]:
+        if isinstance(item, bytes):
+            return None, item + b"\n"
+        data, integration_id, business_id, timestamp = item
+        event_id = self._ids.new()
+        return event_id, encode_event(event_id, timestamp, integration_id, business_id, data) + b"\n"
 
     def _write(self, connection: socket.socket, splitter: LineSplitter) -> bool:
         """Send a batch; True when the socket takes no more for now."""
@@ -281,14 +292,6 @@ class Sender:
             self._doorbell.silence()
         self._backlog.stay_awake()
         return ready
-
-
-def _encode(item: Typed | bytes) -> tuple[str | None, bytes]:
-    if isinstance(item, bytes):
-        return None, item + b"\n"
-    data, integration_id, business_id, timestamp = item
-    event_id = new_event_id()
-    return event_id, encode_event(event_id, timestamp, integration_id, business_id, data) + b"\n"
 
 
 def _explain(error: OSError | ValueError) -> str:

@@ -223,6 +223,7 @@ class Hub:
     closing: bool = field(default=False, init=False)
     _parked: dict[int | None, set[Subscription]] = field(factory=dict, init=False)
     _locating: set[trio.CancelScope] = field(factory=set, init=False)
+    _first_parked: trio.Event = field(factory=trio.Event, init=False)
     _told: int = field(init=False)  # parked readers know of everything up to this number
 
     def __attrs_post_init__(self) -> None:
@@ -231,6 +232,9 @@ class Hub:
     async def run(self) -> NoReturn:
         """Tell parked readers of new events, for ever. Cancelling leaves their positions right."""
         while True:
+            if not self._parked:  # as on a host without readers: no round a commit for nobody
+                self._first_parked = trio.Event()
+                await self._first_parked.wait()
             await self.log.wait_beyond(self._told)
             began = trio.current_time()
             woken = await self._tell_all()
@@ -309,6 +313,9 @@ class Hub:
     def parked(self, subscription: Subscription) -> Iterator[None]:
         """Keep the subscription among those that wait; what did not wake it by the end did not concern it."""
         business = subscription.filter.business_id
+        if not self._parked:
+            self._told = self.log.last  # there was nobody to be told, and this reader has had everything
+            self._first_parked.set()
         waiting = self._parked.setdefault(business, set())
         waiting.add(subscription)
         try:

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import syncevents
-from syncevents.envelope import encode_event, new_event_id
+from syncevents.envelope import EventIds, encode_event
 
 GOLDEN = Path(__file__).parent / "golden"
 ID = "5f3a1c9e-0000-4000-8000-000000000001"
@@ -135,7 +135,8 @@ def test_subclasses_of_the_plain_types_are_written_as_their_values() -> None:
 
 
 def test_event_ids_are_random_uuids() -> None:
-    ids = [new_event_id() for _ in range(1000)]
+    new = EventIds().new
+    ids = [new() for _ in range(1000)]
     assert len(set(ids)) == 1000
     for made in ids:
         parsed = uuid.UUID(made)

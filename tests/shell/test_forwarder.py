@@ -263,7 +263,9 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(server: RedisServer, t
             await until(lambda: running.state.failures >= 4)
             await trio.to_thread.run_sync(server.start)
             await events.all_out()
-    told = [(record["event"], record.get("reason"), record["waiting"]) for record in records]
+    # The server came back without its cursor, which is told too, where a batch was on its way.
+    states = [record for record in records if record["event"] != "redis.set_back"]
+    told = [(record["event"], record.get("reason"), record["waiting"]) for record in states]
     assert told[0] == ("redis.connected", None, 10) or told[0] == ("redis.connected", None, 0)
     assert [name for name, _, _ in told[1:-1]] == ["redis.lost"] * len(told[1:-1])
     assert sorted({reason for _, reason, _ in told[1:-1]}) == sorted(reason for _, reason, _ in told[1:-1])

@@ -1,14 +1,14 @@
 """The link to Redis as trio sees it: every call runs in one worker thread, and can be cancelled.
 
-Rule of this file: a call that may publish is never abandoned. Cancelled, it cuts its connection, so that the thread
-comes back at once; whether Redis did the work is then unknown, and the cursor knows it.
+Rule of this file: a call that may publish is never left to itself. Cancelled, it cuts its connection, and waits for the
+thread, which comes back at once; whether Redis did the work is then unknown, and the cursor knows it.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 from attrs import define
@@ -21,6 +21,8 @@ from synceventsd.redis_sink.failures import translated
 from synceventsd.redis_sink.session import Session, connect
 
 T = TypeVar("T")
+
+CUT_OFF: Final = 2.0  # seconds in which a thread comes back whose connection was cut; it takes one millisecond
 
 
 @define(eq=False)
@@ -57,21 +59,20 @@ class Link:
             await trio.lowlevel.wait_readable(descriptor)
 
     async def _call(self, work: Callable[[], T]) -> T:
-        outcome: T | RedisUnavailable
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cut_when_cancelled, nursery.cancel_scope)
-            outcome = await trio.to_thread.run_sync(_outcome, work, self._place, limiter=self._lane)
-            nursery.cancel_scope.cancel()
+        # Not a task beside the call that waits for its cancellation: that costs as much as the call.
+        try:
+            outcome = await trio.to_thread.run_sync(
+                _outcome, work, self._place, abandon_on_cancel=True, limiter=self._lane
+            )
+        except trio.Cancelled:
+            self._session.cut()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CUT_OFF):
+                async with self._lane:
+                    pass  # the thread is back
+            raise
         if isinstance(outcome, RedisUnavailable):
             raise outcome
         return outcome
-
-    async def _cut_when_cancelled(self, call: trio.CancelScope) -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            if not call.cancel_called:  # from further out: the call is still under way
-                self._session.cut()
 
 
 @asynccontextmanager
