@@ -161,7 +161,7 @@ def test_killed_in_the_middle_of_a_write_loses_nothing_and_doubles_nothing(
         load.finish()
         eventually(lambda: len(channel.heard) >= load.total, "the channel has everything")
         assert_exactly_once_in_order(load, channel.heard)
-        assert daemon.status()["ledger"] == []
+        assert set(daemon.status()["ledger_totals"]) <= {"unknown_event_type"}
         assert daemon.stop() == 0
 
 
