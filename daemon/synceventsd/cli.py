@@ -1,7 +1,8 @@
 """The program `synceventsd`: what an operator types, and in which words it answers.
 
-Exit status: 0 well, 1 could not start, 2 the command line is wrong, 78 a setting is wrong (EX_CONFIG, for which the
-unit does not restart). `log` has some more. What takes long to import is imported by the command that needs it.
+Exit status: 0 well, 1 could not start, 2 the command line is wrong, 75 could not start for a reason that may pass, such
+as a full disk (EX_TEMPFAIL), 78 a setting is wrong (EX_CONFIG, for which the unit does not restart). `log` has more.
+What takes long to import is imported by the command that needs it.
 """
 
 import gc
@@ -20,6 +21,7 @@ from synceventsd.config import SETTINGS, Config, ConfigError, concerns, dump, ho
 from synceventsd.logtool.commands import log_group
 
 _EXIT_FAILED = 1
+_EXIT_MAY_PASS = 75
 _EXIT_CONFIG = 78
 _LARGEST_BUSINESS = 2**32 - 1
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -94,12 +96,14 @@ def run(file: Path | None, socket: str | None, state_dir: str | None, redis_url:
     if redis_url is not None and holds_password(redis_url):
         get_logger("daemon").warning("config.concern", text=_IN_PLAIN_SIGHT)
     reasons: list[str] = []
+    status = _EXIT_FAILED
     try:
         trio.run(daemon.run, config)
     except* StartupError as group:  # a nursery hands it on in a group
         reasons = _reasons(group)
+        status = _EXIT_FAILED if group.subgroup(lambda error: not _may_pass(error)) else _EXIT_MAY_PASS
     if reasons:
-        _fail(reasons, _EXIT_FAILED)
+        _fail(reasons, status)
 
 
 @synceventsd.command(epilog=_SETTINGS)
@@ -155,6 +159,10 @@ def _reasons(error: BaseException) -> list[str]:
     if isinstance(error, BaseExceptionGroup):
         return [line for inner in error.exceptions for line in _reasons(inner)]
     return [" ".join(str(error).split())]
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, BaseExceptionGroup) or bool(getattr(error, "may_pass", False))
 
 
 def _readable(businesses: tuple[str, ...], everything: bool) -> list[int] | None:

@@ -120,6 +120,7 @@ def _gauges(owners: Owners, waiting: Waiting, ready: bool) -> Iterator[Metric]:
         ("redis_waiting_bytes", "Text of the events that Redis has not got yet.", waiting.size or 0),
         ("redis_oldest_waiting_seconds", "Age of the oldest of them.", waiting.oldest_age or 0),
         ("storage_used_bytes", "Bytes that the log takes on disk.", log.used),
+        ("storage_ballast_bytes", "Bytes of it that are given up when the disk is full.", log.ballast),
         ("storage_limit_bytes", "storage.max_bytes.", log.limit),
         ("storage_full", "1 while new events are rejected with buffer_full.", float(log.full)),
         ("clients", "Publishers connected.", intake.clients),

@@ -68,6 +68,7 @@ class Report:
             "storage": {
                 "used_bytes": log.used,
                 "max_bytes": log.limit,
+                "ballast_bytes": log.ballast,
                 "oldest_seq": log.oldest,
                 "newest_seq": log.last,
                 "failing": log.failing,

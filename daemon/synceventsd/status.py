@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.ledger import Incident
@@ -121,13 +121,16 @@ class StatusBoard:
             integration_id: the integration.
             business_id: only the syncs of this business, and the global ones; None: whichever sync is the latest.
         """
+        now = self.wall_clock()
+        for ahead in [state for state in self._of_integration.get(integration_id, {}).values() if state.heard_at > now]:
+            self._keep(evolve(ahead, heard_at=now))  # the clock was set back: its future counts as now
         states = self._of_integration.get(integration_id, {})
         wanted = list(states.values())
         if business_id is not None:
             wanted = [states[key] for key in (business_id, None) if key in states]
             # A business's own syncs go before the global ones, however recent: it is them that were asked for.
             wanted = [state for state in wanted if state.business_id is not None and state.sync_seq] or wanted
-        return view(wanted, self.wall_clock(), self.stalled_after)
+        return view(wanted, now, self.stalled_after)
 
     def running(self) -> int:
         """Return how many syncs are going on."""

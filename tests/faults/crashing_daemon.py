@@ -6,10 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from synceventsd.__main__ import main
 from synceventsd.core.errors import StorageUnavailable
+from synceventsd.eventlog import EventLog, salvage
+from synceventsd.eventlog.ballast import Ballast
 from synceventsd.eventlog.store import Store
 from synceventsd.redis_sink.link import Link
 
@@ -38,7 +41,7 @@ def before(owner: Any, name: str, harm: Callable[..., None] = crash, *details: A
     setattr(owner, name, patched)
 
 
-def after(owner: type, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
+def after(owner: Any, name: str, when: Callable[..., bool] = lambda *_: True) -> None:
     real: Callable[..., Any] = getattr(owner, name)
 
     def patched(*args: Any, **options: Any) -> Any:
@@ -80,6 +83,20 @@ elif point == "in retention":
     after(Store, "prune", lambda gone, *_: gone > 0)
 elif point == "in a checkpoint":
     after(Store, "checkpoint_if_due")
+elif point == "during the shutdown, before the last writes":
+    before(EventLog, "save_mark")
+elif point == "during the shutdown, before the log is closed":
+    before(Store, "close")
+elif point == "while salvaging, half done":
+    before(salvage, "_insert")
+elif point == "while salvaging, complete and not in its place":
+    before(salvage, "finish")
+elif point == "while salvaging, with the damaged files half moved":
+    after(Path, "rename")
+elif point == "while the ballast is taken":
+    after(os, "posix_fallocate")
+elif point == "while the ballast is given up":
+    before(Ballast, "release")
 elif point == "while sync states are saved":
     after(Store, "save_syncs")
 elif point == "writes fail while a file exists":

@@ -323,7 +323,7 @@ DAMAGE: dict[str, tuple[str, list[tuple[str, int | None, int | None]]]] = {
     "a checksum": ("UPDATE event_group SET crc = crc + 1 WHERE first = 8", [("damaged", 8, 14)]),
     "a count": ("UPDATE event_group SET count = 6 WHERE first = 8", [("missing", 14, 14), ("damaged", 8, 13)]),
     "the text": ("UPDATE event_group SET lines = NULL || 'x' WHERE first = 8", []),
-    "bytes_before": ("UPDATE event_group SET bytes_before = 5 WHERE first = 8", [("bytes", 8, 14), ("bytes", 15, 21)]),
+    "bytes_before": ("UPDATE event_group SET bytes_before = 5 WHERE first = 8", [("damaged", 8, 14)]),
     "a group that is gone": (
         "DELETE FROM event_group WHERE first = 8",
         [("missing", 8, 14), *[("index", 8, None)] * 4],

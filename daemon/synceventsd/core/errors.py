@@ -4,11 +4,29 @@ from __future__ import annotations
 
 
 class StartupError(Exception):
-    """The daemon cannot start; the message names the setting, the value and the remedy. Reader: stop."""
+    """The daemon cannot start; the message names the setting, the value and the remedy. Reader: stop.
+
+    Args:
+        message: as above.
+        may_pass: starting again later may help, because nothing is wrong but the state of the disk.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class StorageUnavailable(Exception):
-    """The log cannot be written or read now (disk full, read-only, failed fsync). Reader: keep everything and retry."""
+    """The log cannot be written or read now (disk full, read-only, failed fsync). Reader: keep everything and retry.
+
+    Args:
+        message: what is wrong.
+        full: it is that the disk is full.
+    """
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 class LogDamaged(Exception):

@@ -35,6 +35,7 @@ RETENTION_BYTES: Final = 8 * 2**20  # their text, so that no commit waits long f
 PRODUCER_MEMORY: Final = 7 * 86400.0  # seconds; contract, section 4
 FORGET_EVERY: Final = 3600.0  # seconds
 LEDGER_EVERY: Final = 10.0  # seconds in which the ledger waits for a commit that is written anyway
+BALLAST_EVERY: Final = 10.0  # seconds between two tries to take what is missing of the ballast
 
 
 @define(eq=False)
@@ -64,7 +65,10 @@ class Committer:
     owed_from: Callable[[], int]  # events up to this number are out, and their text may be deleted
     mark: Callable[[], int]  # up to where Redis has everything
     release: Callable[[], Awaitable[bool]]  # have `owed_from` catch up with what is out; false when it has
+    reopen: Callable[[bool], Awaitable[None]]  # open the file again, after a failure that was a full disk, or was not
     failing: str | None = field(default=None, init=False)
+    _condemned: LogDamaged | None = field(default=None, init=False)
+    _ballast_told: int = field(default=-1, init=False)
     full: bool = field(default=False, init=False)
     beat: float = field(default=0.0, init=False)
     book: Book = field(factory=Book, init=False)
@@ -78,7 +82,8 @@ class Committer:
     _work: trio.Event = field(factory=trio.Event, init=False)
     _landed: trio.Event = field(factory=trio.Event, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
-    _forgot_at: float = field(default=0.0, init=False)
+    _forget_at: float = field(default=0.0, init=False)
+    _ballast_at: float = field(default=0.0, init=False)
     _ledger_due: float = field(default=0.0, init=False)
     _ledger_saved: int = field(default=0, init=False)
 
@@ -152,8 +157,14 @@ class Committer:
             return await trio.to_thread.run_sync(partial(work, *args), limiter=self._lane)
         except LogDamaged as error:
             log.error("log.damaged", reason=str(error), effect="the daemon ends; its next start salvages the log")
+            self.condemn(error)
             await trio.to_thread.run_sync(self.store.suspect, limiter=self._lane)
             raise
+
+    def condemn(self, damage: LogDamaged) -> None:
+        """Have `run` end with this damage, whoever met it."""
+        self._condemned = damage
+        self._work.set()
 
     @property
     def pending_bytes(self) -> int:
@@ -163,12 +174,19 @@ class Committer:
     # The loop
 
     async def run(self) -> None:
-        """Commit for ever. Cancelled, it finishes the transaction it is in and leaves the rest unacknowledged."""
+        """Commit for ever. Cancelled, it finishes the transaction it is in and leaves the rest unacknowledged.
+
+        Raises:
+            LogDamaged: the log is broken where it is written, or where no one can do without it.
+        """
+        self._tell_ballast()
         upkeep_at = trio.current_time() + UPKEEP_EVERY
         while True:
             with trio.move_on_at(upkeep_at):
                 await self._work.wait()
             self.beat = trio.current_time()
+            if self._condemned is not None:
+                raise self._condemned
             async with self.turn:
                 idle = not self._work.is_set()
                 if not idle:
@@ -255,33 +273,59 @@ class Committer:
             try:
                 answer = await self.in_lane(work, *args)
             except StorageUnavailable as error:
-                self._fail(error)
-                failures = await self._reopen(failures + 1)
+                failures = await self._reopen(failures + 1, error)
             else:
                 break
         if self.failing is not None:
             self.failing = None
             log.info("storage.recovered", failures=failures)
+            self._tell_ballast()
             self._land()  # connections that wait for room wait for this too
         return answer
 
-    async def _reopen(self, failures: int) -> int:
+    async def _reopen(self, failures: int, error: StorageUnavailable) -> int:
         """Open the file again, however often it takes; return how many failures there were."""
         while True:
+            await self._fail(error)
             await trio.sleep(backoff.delay(failures, 0.5))
             self.beat = trio.current_time()
             try:
-                await self.in_lane(self.store.reopen)
-            except StorageUnavailable as error:
+                await self.reopen(error.full)
+                if error.full:
+                    await self._make_room_on_disk()
+            except StorageUnavailable as again:
                 failures += 1
-                self._fail(error)
+                error = again
             else:
                 return failures
 
-    def _fail(self, error: StorageUnavailable) -> None:
+    async def _fail(self, error: StorageUnavailable) -> None:
         if self.failing is None:
             log.error("storage.failing", reason=str(error), effect="nothing is read or acknowledged until it works")
         self.failing = str(error)
+        if error.full:
+            await trio.to_thread.run_sync(self.store.ballast.release, limiter=self._lane)
+            self._tell_ballast()
+
+    async def _make_room_on_disk(self) -> None:
+        """Do in the ballast's room what needs no new event, then take it again: it is not for new events.
+
+        Raises:
+            StorageUnavailable: not even that could be done.
+        """
+        await self.in_lane(self.store.append, Commit(at=self.wall_clock(), forwarded=self.mark()))
+        await self.release()
+        while await self.in_lane(self.store.prune, *self._prunable(self.retention.retain_bytes)):
+            self.beat = trio.current_time()
+        await self.in_lane(self.store.check_in)
+        await self.in_lane(self.store.ballast.take)
+
+    def _tell_ballast(self) -> None:
+        """Tell how much the ballast takes, where that has changed."""
+        held, wanted = self.store.ballast.held, self.store.ballast.wanted
+        if held != self._ballast_told and (held, self._ballast_told) != (wanted, -1):
+            (log.info if held == wanted else log.warning)("storage.ballast", bytes=held, wanted=wanted)
+        self._ballast_told = held
 
     def _land(self) -> None:
         self._landed.set()
@@ -302,8 +346,7 @@ class Committer:
             try:
                 more = await self._make_room() or await self.release()
             except StorageUnavailable as error:
-                self._fail(error)
-                await self._reopen(1)
+                await self._reopen(1, error)
                 continue
             if not more and self._pending:
                 return self._fly(count) if count else self._refuse(self._fly(1))
@@ -337,37 +380,40 @@ class Committer:
         return [refused(lot, BUFFER_FULL, error) for lot in lots]
 
     async def _upkeep(self, *, idle: bool) -> bool:
-        """Do what need not be done at once, in a short slice; return whether there is more to delete."""
+        """Do what need not be done at once, in a short slice; return whether there is more to delete.
+
+        Whatever cannot be written holds up everything, as a commit would: what fails here would fail there.
+        """
         ledger_due = self.book.unsaved and trio.current_time() >= self._ledger_due
         if ledger_due or (idle and (self.mark() > self.store.forwarded or self._seen)):
             await self._write(self._commit_of(()))
             self._land()
-        now = self.wall_clock()
-        pruned = 0
-        try:
-            pruned = await self.in_lane(self.store.prune, *self._prunable(self.retention.retain_bytes))
-            if now - self._forgot_at > FORGET_EVERY:
-                self._forgot_at = now
-                await self._forget_producers(now - PRODUCER_MEMORY)
-            await self.in_lane(partial(self.store.checkpoint_if_due, idle=idle))
-        except StorageUnavailable as error:
-            log.warning("storage.upkeep_failed", reason=str(error))
+        pruned = await self.insist(self.store.prune, *self._prunable(self.retention.retain_bytes))
+        now = trio.current_time()
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY
+            await self._forget_producers(self.wall_clock() - PRODUCER_MEMORY)
+        await self.insist(partial(self.store.checkpoint_if_due, idle=idle))
+        if now >= self._ballast_at and self.store.ballast.held < self.store.ballast.wanted:
+            self._ballast_at = now + BALLAST_EVERY
+            await self.in_lane(self.store.ballast.take)
+            self._tell_ballast()
         if self.full:
             self._look_for_room()
-        return pruned > 0
+        return bool(pruned)
 
     async def _forget_producers(self, before: float) -> None:
         self._seen.update(self._present)  # who is connected is seen, however silent
         await self._write(self._commit_of(()))
-        count = await self.in_lane(self.store.seen_before, before)
+        count = await self.insist(self.store.seen_before, before)
         if count:
             self.note(Incident("producers_forgotten", count, detail="not seen for seven days, with their rejects"))
             self._ledger_due = 0.0
             await self._write(evolve(self._commit_of(()), forget_before=before))
 
-    def _prunable(self, keep_bytes: int) -> tuple[int, float, int, int, int]:
-        older_than = self.wall_clock() - self.retention.retain_seconds
-        return self.owed_from(), older_than, keep_bytes, RETENTION_GROUPS, RETENTION_BYTES
+    def _prunable(self, keep_bytes: int) -> tuple[int, float, float, int, int, int]:
+        keep_seconds = self.retention.retain_seconds
+        return self.owed_from(), self.wall_clock(), keep_seconds, keep_bytes, RETENTION_GROUPS, RETENTION_BYTES
 
     def _look_for_room(self) -> None:
         """End the rejecting when the next events would be taken: there is room, or what is kept may make room."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,12 +18,12 @@ from attrs import define, field, frozen
 from synceventsd.core.again import cannot_send_again
 from synceventsd.core.errors import LogDamaged, RetryRefused, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
-from synceventsd.core.ledger import Book, Entry, Incident
+from synceventsd.core.ledger import Entry, Incident
 from synceventsd.core.model import Group
 from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, Scan, open_reader
-from synceventsd.eventlog.salvage import Salvaged, move_aside, salvage
+from synceventsd.eventlog.salvage import finish, recover
 from synceventsd.eventlog.schema import LOCK_NAME, Durability
 from synceventsd.eventlog.store import Commit, Store, new_epoch_name, store_in
 from synceventsd.eventlog.tail import Tail
@@ -31,7 +33,9 @@ log = get_logger("eventlog")
 T = TypeVar("T")
 
 SCAN_BYTES: Final = 2 * 2**20  # how much text one look for the beginning of a replay goes through: some 10 ms
-MAX_RANGES_TOLD: Final = 100  # of what damage cost, a ledger entry each; the rest stands in one more
+OPEN_PATIENCE: Final = 6.0  # seconds; with that between two starts, systemd goes on starting for ever
+RETRY_OPEN: Final = 0.5  # seconds
+MAY_PASS: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 
 # A tool that looks whether a daemon runs holds the lock for an instant.
 LOCK_TRIES: Final = 10
@@ -63,6 +67,7 @@ class LogStatistics:
     used: int
     limit: int
     pending_bytes: int
+    ballast: int
     failing: str | None
     full: bool
 
@@ -86,6 +91,7 @@ class EventLog:
     _forwarding: bool
     _mark: Position = field(init=False)
     _syncs_upto: int = field(default=0, init=False)
+    _damaged: bool = field(default=False, init=False)
     _save_syncs: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
     _followers: list[Callable[[Group], None]] = field(factory=list, init=False)
     _tail: Tail = field(factory=Tail, init=False)
@@ -104,6 +110,7 @@ class EventLog:
             lambda: min(self.forwarded, self._syncs_upto),
             lambda: self.forwarded,
             self._release,
+            self._reopen,
         )
 
     # State
@@ -173,6 +180,7 @@ class EventLog:
             self._store.used,
             self._retention.max_bytes,
             self.committer.pending_bytes,
+            self._store.ballast.held,
             self.committer.failing,
             self.committer.full,
         )
@@ -186,6 +194,29 @@ class EventLog:
         if before < self.forwarded and self._save_syncs is not None:
             await self._save_syncs()
         return self._syncs_upto > before
+
+    async def _reopen(self, full: bool) -> None:
+        """Open the file again for writing, after a failure.
+
+        As long as any connection of this process is open, SQLite keeps a closed one's descriptor and takes it again. So
+        the readers are closed too, but for a full disk: there the old descriptor is as good, and they could perhaps not
+        be opened again.
+
+        Raises:
+            StorageUnavailable: it cannot be opened now.
+        """
+        if full:
+            await self.committer.in_lane(self._store.reopen)
+            return
+        async with self._reading, self._looking_up:
+            for reader in (self._reader, self._index):
+                reader.close()
+            try:
+                await self.committer.in_lane(self._store.reopen)
+            finally:
+                for reader in (self._reader, self._index):
+                    with suppress(StorageUnavailable):  # then the next reopening opens it
+                        reader.open()
 
     def follow(self, follower: Callable[[Group], None]) -> None:
         """Call `follower(group)` for each group once it is durable and before any line of it is acknowledged."""
@@ -224,7 +255,11 @@ class EventLog:
         if recent is not None:
             return recent
         last = self.last
-        groups, complete = await self._read(self._reader.groups, self.epochs, after, max_bytes, business)
+        try:
+            groups, complete = await self._read(self._reader.groups, self.epochs, after, max_bytes, business)
+        except LogDamaged as damage:
+            await self._note_damage(damage)
+            raise
         reached = groups[-1].last if groups else after
         return Slice(groups, max(last, reached) if complete else reached)
 
@@ -250,12 +285,25 @@ class EventLog:
             return self.last
         scan = Scan(None, count, self.last)
         while scan.start is None:  # in slices, so that a narrow filter keeps nobody else from reading
-            scan = await self._read(self._reader.replay_start, filter_, scan.wanted, scan.down_from, SCAN_BYTES)
+            try:
+                scan = await self._read(self._reader.replay_start, filter_, scan.wanted, scan.down_from, SCAN_BYTES)
+            except LogDamaged as damage:  # what lies before it is out of reach
+                await self._note_damage(damage)
+                scan = Scan(scan.down_from, 0, 0)
         return max(scan.start, self.oldest - 1)
 
     async def producer(self, producer: str, acked: int) -> ProducerState:
-        """Return what is known of a producer."""
-        return await self._look_up(self._index.producer, producer, acked)
+        """Return what is known of a producer.
+
+        Raises:
+            LogDamaged: it does not read; the daemon ends, because without its count nothing of it can be accepted.
+        """
+        try:
+            return await self._look_up(self._index.producer, producer, acked)
+        except LogDamaged as damage:
+            await self._note_damage(damage)
+            self.committer.condemn(damage)
+            raise
 
     async def backlog(self) -> Backlog:
         """Return what waits for Redis: bytes of text, and since when the oldest of it waits."""
@@ -275,7 +323,11 @@ class EventLog:
 
     async def load_syncs(self) -> tuple[int, list[bytes]]:
         """Return the saved sync states and the number of the event after which they were saved."""
-        upto, states = await self._look_up(self._index.syncs)
+        try:
+            upto, states = await self._look_up(self._index.syncs)
+        except LogDamaged as damage:
+            await self._note_damage(damage)
+            upto, states = 0, []
         self._syncs_upto = upto
         return upto, states
 
@@ -314,6 +366,13 @@ class EventLog:
         """Return how many there ever were, by reason."""
         return dict(self.committer.book.totals)
 
+    async def _note_damage(self, damage: LogDamaged) -> None:
+        """Have the next start salvage the log, and tell of it once."""
+        if not self._damaged:
+            self._damaged = True
+            log.error("log.damaged", reason=str(damage), effect="read over; the next start salvages the log")
+            await trio.to_thread.run_sync(self._store.suspect)
+
     async def _read(self, work: Callable[..., T], *args: Any) -> T:
         # Never abandoned: the thread must not use the connection while the next one does.
         return await trio.to_thread.run_sync(work, *args, limiter=self._reading)
@@ -321,17 +380,6 @@ class EventLog:
     async def _look_up(self, work: Callable[..., T], *args: Any) -> T:
         """Read a few rows on a connection of their own: a publisher's hello does not queue behind replays."""
         return await trio.to_thread.run_sync(work, *args, limiter=self._looking_up)
-
-
-def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the ranges of numbers sorted, and joined where they touch."""
-    found: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(last, found[-1][1]))
-        else:
-            found.append((first, last))
-    return found
 
 
 @asynccontextmanager
@@ -352,10 +400,10 @@ async def open_log(
     Raises:
         StartupError: the directory cannot be used, or another daemon uses it.
     """
-    lock = _lock(state_dir)
-    store = store_in(state_dir, durability)
+    lock = await _patiently(partial(_lock, state_dir))
+    store = store_in(state_dir, durability, retention.max_bytes)
     try:
-        await trio.to_thread.run_sync(_open_store, store, on_progress)
+        await _patiently(partial(_open_store, store, on_progress))
         with closing(store), closing(open_reader(store.path)) as reader, closing(open_reader(store.path)) as index:
             yield EventLog(store, reader, index, retention, wall_clock, forwarding)
     finally:
@@ -368,7 +416,8 @@ def _lock(state_dir: Path) -> int:
         lock = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartupError(
-            f"storage.state_dir = {state_dir}: {error.strerror}; name a directory that this user can write to"
+            f"storage.state_dir = {state_dir}: {error.strerror}; name a directory that this user can write to",
+            may_pass=error.errno in MAY_PASS,
         ) from error
     for _ in range(LOCK_TRIES):
         try:
@@ -384,13 +433,46 @@ def _lock(state_dir: Path) -> int:
     ) from denied
 
 
+async def _patiently(attempt: Callable[[], T]) -> T:
+    """Do a step of the start, in a thread; try for a while where the disk is in the way.
+
+    Raises:
+        StartupError: it did not work.
+    """
+    deadline = trio.current_time() + OPEN_PATIENCE
+    told = False
+    while True:
+        try:
+            return await trio.to_thread.run_sync(attempt)
+        except StartupError as error:
+            if not error.may_pass or trio.current_time() >= deadline:
+                raise
+            if not told:
+                log.error("storage.cannot_open", reason=str(error), effect=f"tried again for {OPEN_PATIENCE} s")
+            told = True
+        await trio.sleep(RETRY_OPEN)
+
+
 def _open_store(store: Store, on_progress: Callable[[], object]) -> None:
     try:
-        _begin(store)
-    except LogDamaged as error:
-        _recover(store, error, on_progress)
+        _open_or_recover(store, on_progress)
     except StorageUnavailable as error:
-        raise _cannot_open(store, error) from error
+        store.disconnect()
+        if error.full:
+            store.ballast.release()  # an earlier run's: room for the little that a start writes
+        reason = f"storage.state_dir = {store.path.parent}: the log cannot be opened: {error}"
+        raise StartupError(reason, may_pass=True) from error
+    store.ballast.take()
+
+
+def _open_or_recover(store: Store, on_progress: Callable[[], object]) -> None:
+    try:
+        finish(store.path)
+        _begin(store)
+    except LogDamaged as damage:
+        store.disconnect()
+        recover(store.path, store.durability, damage, on_progress)
+        _begin_again(store)
 
 
 def _begin(store: Store) -> None:
@@ -398,51 +480,12 @@ def _begin(store: Store) -> None:
     store.begin_epoch()
 
 
-def _recover(store: Store, damage: LogDamaged, on_progress: Callable[[], object]) -> None:
-    """Begin a new log with what still reads of the damaged one, and write down what does not."""
-    store.disconnect()
-    aside = move_aside(store.path)
-    log.error("log.damaged", reason=str(damage), moved_to=str(aside))
+def _begin_again(store: Store) -> None:
     try:
-        saved = _salvage_or_begin(aside, store, on_progress)
         _begin(store)
-        lost = merged(saved.lost)
-        book = _ledger_of(store, damage, aside, saved, lost)
-        store.append(Commit(at=time.time(), ledger=book.take()))
-        store.ledger = book.entries
-    except (StorageUnavailable, LogDamaged) as error:
-        raise _cannot_open(store, error) from error
-    log.warning(
-        "log.salvaged", events=saved.events, lost=sum(b - a + 1 for a, b in lost), ranges=lost[:MAX_RANGES_TOLD]
-    )
-
-
-def _ledger_of(store: Store, damage: LogDamaged, aside: Path, saved: Salvaged, lost: Sequence[tuple[int, int]]) -> Book:
-    """Write down what the damage cost: what happened, then each range of numbers, and the rest of them together."""
-    book, now = Book(), time.time()
-    book.load(store.ledger)
-    tables = f"; not all of {', '.join(saved.cut)} reads" if saved.cut else ""
-    detail = f"{damage}; the file was moved to {aside.name}, {saved.events} events were carried over{tables}"
-    book.note(Incident("log_damaged", 0, detail=detail), now)
-    for first, last in lost[:MAX_RANGES_TOLD]:
-        book.note(Incident("log_damaged", last - first + 1, first=first, last=last, detail="does not read"), now)
-    rest = lost[MAX_RANGES_TOLD:]
-    if rest:
-        count = sum(last - first + 1 for first, last in rest)
-        detail = f"{len(rest)} more ranges that do not read"
-        book.note(Incident("log_damaged", count, first=rest[0][0], last=rest[-1][1], detail=detail), now)
-    return book
-
-
-def _salvage_or_begin(aside: Path, store: Store, on_progress: Callable[[], object]) -> Salvaged:
-    try:
-        return salvage(aside, store.path, store.durability, on_progress)
-    except LogDamaged:  # nothing of it reads: not even that it is a database
-        return Salvaged()
-
-
-def _cannot_open(store: Store, error: Exception) -> StartupError:
-    return StartupError(f"storage.state_dir = {store.path.parent}: the log cannot be opened: {error}")
+    except LogDamaged as damage:  # what was written just now: the disk does not keep what it is given
+        store.disconnect()
+        raise StorageUnavailable(f"the salvaged log does not read: {damage}") from damage
 
 
 __all__ = ["EventLog", "LogStatistics", "Retention", "Slice", "open_log"]

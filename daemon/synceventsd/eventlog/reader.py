@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +15,15 @@ from typing import Any, Final
 
 from attrs import define, frozen
 
-from synceventsd.core.errors import LogDamaged
+from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.filters import Filter
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import Epochs
-from synceventsd.eventlog.schema import connect_reader, translated
+from synceventsd.eventlog import checksums
+from synceventsd.eventlog.schema import GROUP_COLUMNS, connect_reader, translated
 from synceventsd.eventlog.store import RejectRow
 
-_GROUP: Final = "SELECT count, accepted_at, crc, lines FROM event_group WHERE first = ?"
+_GROUP: Final = f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608 (our own text)
 
 
 @frozen
@@ -57,7 +57,7 @@ class Reader:
     """One read-only connection."""
 
     path: Path
-    _db: sqlite3.Connection
+    _db: sqlite3.Connection | None = None
 
     def groups(self, epochs: Epochs, after: int, max_bytes: int, business: int | None) -> tuple[list[Group], bool]:
         """Return the groups that reach beyond event `after`, oldest first, until they make up `max_bytes` of text.
@@ -74,14 +74,16 @@ class Reader:
         size = 0
         with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
             for first in firsts:
-                row = self._db.execute(_GROUP, (first,)).fetchone()
-                if row is None or first + row[0] - 1 <= after:
+                row = self._connection.execute(_GROUP, (first,)).fetchone()
+                if row is None:
                     continue
-                count, accepted_at, crc, lines = row
-                if zlib.crc32(lines) != crc:
+                if not checksums.matches(row):
                     if found:
                         return found, False
-                    raise LogDamaged(f"checksum of the group from event {first} does not match", first + count - 1)
+                    raise LogDamaged(f"checksum of the group from event {first} does not match", self._end_of(first))
+                _, count, accepted_at, _, _, _, lines, _ = row
+                if first + count - 1 <= after:
+                    continue
                 found.append(Group(first, epochs.at(first).epoch, accepted_at, lines.split(b"\n")))
                 size += len(lines)
                 if size >= max_bytes:
@@ -99,11 +101,11 @@ class Reader:
             for first in firsts:
                 if size >= max_bytes:
                     return Scan(None, wanted, first)
-                row = self._db.execute(_GROUP, (first,)).fetchone()
-                if row is None or zlib.crc32(row[3]) != row[2]:
+                row = self._connection.execute(_GROUP, (first,)).fetchone()
+                if row is None or not checksums.matches(row):
                     continue  # retention was faster, or it does not read: who reads on from here is told
-                group = Group(first, "", 0.0, row[3].split(b"\n"))
-                size += len(row[3])
+                group = Group(first, "", 0.0, row[-2].split(b"\n"))
+                size += len(row[-2])
                 matching = [
                     index
                     for index in group.indexes(filter_.business_id, first - 1)
@@ -119,6 +121,8 @@ class Reader:
         row = self._one("SELECT uid, accepted FROM producer WHERE id = ?", (producer,))
         if row is None:
             return ProducerState(None, 0)
+        if not all(isinstance(value, int) for value in row):
+            raise LogDamaged(f"the producer {producer} does not read")
         rejects = self._all(
             "SELECT producer, line, event_id, code, error FROM reject WHERE producer = ? AND line > ? ORDER BY line",
             (producer, acked),
@@ -128,23 +132,54 @@ class Reader:
     def backlog(self, after: int, total_bytes: int) -> Backlog:
         """Return what lies beyond event `after`."""
         row = self._one(
-            "SELECT first, count, bytes_before, length(lines), accepted_at FROM event_group WHERE first <= ?"
+            "SELECT first, bytes_before, accepted_at, count, length(lines) FROM event_group WHERE first <= ?"
             " ORDER BY first DESC LIMIT 1",
             (after + 1,),
         )
-        if row is None or row[0] + row[1] - 1 <= after:
+        if row is None:
             return Backlog(0, None)
-        first, count, before, size, accepted_at = row
+        if tuple(map(type, row)) != (int, int, float, int, int) or row[3] < 1:
+            raise LogDamaged(f"the group from event {row[0]} does not read")
+        first, before, accepted_at, count, size = row
+        if first + count - 1 <= after:
+            return Backlog(0, None)
         return Backlog(total_bytes - before - size * (after + 1 - first) // count, accepted_at)
 
     def syncs(self) -> tuple[int, list[bytes]]:
         """Return the saved sync states, and the number of the event after which they were saved."""
         row = self._one("SELECT value FROM meta WHERE key = 'syncs_upto'", ())
-        return (0 if row is None else int(row[0]), [state for (state,) in self._all("SELECT state FROM sync", ())])
+        states = [state for (state,) in self._all("SELECT state FROM sync", ())]
+        upto = 0 if row is None else row[0]
+        if not isinstance(upto, int) or not all(isinstance(state, bytes) for state in states):
+            raise LogDamaged("the sync states do not read")
+        return upto, states
+
+    def open(self) -> None:
+        """Open the connection, if it is not open.
+
+        Raises:
+            StorageUnavailable: the file cannot be opened now.
+        """
+        if self._db is None:
+            with translated():
+                self._db = connect_reader(self.path)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._db.close()
+        """Close the connection; reads raise StorageUnavailable until it is opened again."""
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StorageUnavailable("the log is being opened again")
+        return self._db
+
+    def _end_of(self, first: int) -> int | None:
+        """Return the number of a group's last event, which is where the next one begins; None where none does."""
+        row = self._one("SELECT min(first) FROM event_group WHERE first > ?", (first,))
+        return None if row is None or row[0] is None else int(row[0]) - 1
 
     def _group_of(self, seq: int) -> int:
         row = self._one("SELECT max(first) FROM event_group WHERE first <= ?", (seq,))
@@ -162,27 +197,29 @@ class Reader:
         start = from_ if down_from is None else down_from
         if business is None:
             groups = f"SELECT first FROM event_group WHERE {bound} ORDER BY first {order}"  # noqa: S608 (our own texts)
-            cursors = [self._db.execute(groups, (start,))]
+            cursors = [self._connection.execute(groups, (start,))]
         else:
             places = f"SELECT first FROM place WHERE business = ? AND {bound} ORDER BY first {order}"  # noqa: S608
-            cursors = [self._db.execute(places, (which, start)) for which in (business, GLOBAL)]
+            cursors = [self._connection.execute(places, (which, start)) for which in (business, GLOBAL)]
+        merged = heapq.merge(*cursors, reverse=down_from is not None)
         try:
-            merged = heapq.merge(*cursors, reverse=down_from is not None)
             yield (first for (first,), _ in itertools.groupby(merged))
         finally:
+            merged.close()  # it would close a cursor whenever it is collected
             for cursor in cursors:
                 cursor.close()  # ends the read transaction, which would keep the WAL from being reset
 
     def _one(self, sql: str, values: Sequence[object]) -> Any:
         with translated():
-            return self._db.execute(sql, values).fetchone()
+            return self._connection.execute(sql, values).fetchone()
 
     def _all(self, sql: str, values: Sequence[object]) -> list[Any]:
         with translated():
-            return self._db.execute(sql, values).fetchall()
+            return self._connection.execute(sql, values).fetchall()
 
 
 def open_reader(path: Path) -> Reader:
     """Open a read-only connection to the log at `path`."""
-    with translated():
-        return Reader(path, connect_reader(path))
+    reader = Reader(path)
+    reader.open()
+    return reader

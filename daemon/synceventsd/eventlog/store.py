@@ -8,30 +8,40 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import uuid
-import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import astuple, define, field, frozen
 
-from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.ledger import Changes, Entry
 from synceventsd.core.model import Group
 from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
-from synceventsd.eventlog.schema import AGAIN_KEY, FILE_NAME, SCHEMA_VERSION, Durability, connect_writer, translated
+from synceventsd.eventlog import checksums, wal
+from synceventsd.eventlog.ballast import Ballast, ballast_for
+from synceventsd.eventlog.schema import (
+    AGAIN_KEY,
+    FILE_NAME,
+    GROUP_COLUMNS,
+    INSERT_GROUP,
+    Durability,
+    connect_writer,
+    translated,
+)
 
 SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with it
 
 # A producer that sends only rubbish must not fill the disk with explanations of it.
 MAX_REJECTS_KEPT: Final = 20_000
 
-_LEDGER: Final = "SELECT id, reason, uid, at, coalesce(until, at), first, last, count, detail FROM ledger ORDER BY id"
-_OLDEST_GROUPS: Final = (
-    "SELECT first, count, accepted_at, bytes_before, length(lines), businesses FROM event_group ORDER BY first LIMIT ?"
-)
+LEDGER: Final = "SELECT id, reason, uid, at, coalesce(until, at), first, last, count, detail FROM ledger ORDER BY id"
+_OLDEST_GROUPS: Final = "SELECT first, accepted_at, bytes_before, businesses FROM event_group ORDER BY first LIMIT ?"
+
+CLOCK_SLACK: Final = 1.0  # seconds that a clock may go back without being told: a time server corrects as much
 
 # How much may be written to the WAL before a commit is followed by a checkpoint, so that its cost is spread over many
 # groups; and what a commit writes beside the text, at least: a page for each of the tables and indexes it touches.
@@ -82,6 +92,7 @@ class Store:
 
     path: Path
     durability: Durability
+    ballast: Ballast
     log_id: str = ""
     epochs: Epochs = field(factory=lambda: Epochs(()))
     last: int = 0
@@ -89,7 +100,9 @@ class Store:
     forwarded: int = 0
     total_bytes: int = 0
     oldest_bytes: int = 0
-    used: int = 0
+    _pages: int = 0  # bytes
+    _newest_at: float = 0.0
+    _set_back: tuple[int, float] = (0, 0.0)
     ledger: Sequence[Entry] = ()
     rejects_dropped: int = 0  # since somebody asked: those that MAX_REJECTS_KEPT left no room for
     _db: sqlite3.Connection | None = None
@@ -101,49 +114,74 @@ class Store:
         """Open the file, check its end, and make everything that is in it durable.
 
         Raises:
-            LogDamaged: it is not a log of ours, or its newest group does not read.
+            LogDamaged: it is broken, or its newest group does not read.
             StorageUnavailable: it cannot be opened now.
+            StartupError: it is not a log of ours.
         """
-        if self._suspect.exists():
-            raise LogDamaged("an earlier run met damage while writing")
+        self._look_at_files()
         with translated():
             self._db = connect_writer(self.path, self.durability)
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
-            raise StorageUnavailable(
-                f"{self.path} has tables of version {version}, this program knows version {SCHEMA_VERSION}: "
-                "run the newer synceventsd, or name another storage.state_dir"
-            )
         self._read_state()
         # After a failed fsync the kernel may show pages that never reached the disk, and call them clean. A full
         # checkpoint writes them again, from what we read, to another file, and syncs that.
         self._checkpoint("TRUNCATE")
+
+    def _look_at_files(self) -> None:
+        """Look for what SQLite would pass over in silence, or destroy by opening the file."""
+        log_file, wal_file = self.path, self.path.with_name(f"{self.path.name}-wal")
+        if log_file.is_dir():
+            raise StartupError(f"{log_file} is a directory: move it away, or name another storage.state_dir")
+        if self._suspect.exists():
+            raise LogDamaged("an earlier run met damage")
+        try:
+            if log_file.exists():
+                log_file.open("rb").close()
+            missing = not (log_file.exists() and log_file.stat().st_size) and wal_file.exists()
+            if missing and wal_file.stat().st_size:
+                raise LogDamaged("the database is gone, its WAL is here")
+            hidden = wal.hides_commits(wal_file)
+        except PermissionError as error:
+            raise StartupError(f"{error.filename}: {error.strerror}; give it to the user that runs this") from error
+        except OSError as error:
+            raise StorageUnavailable(f"{error.filename}: {error.strerror}") from error
+        if hidden:
+            raise LogDamaged("something is broken in the WAL, and there are commits behind it")
 
     def _read_state(self) -> None:
         with translated():
             meta = dict(self._connection.execute("SELECT key, value FROM meta"))
             epochs = self._connection.execute("SELECT name, first FROM epoch ORDER BY number").fetchall()
             newest = self._connection.execute(
-                "SELECT first, count, bytes_before, crc, lines FROM event_group ORDER BY first DESC LIMIT 1"
+                f"SELECT {GROUP_COLUMNS} FROM event_group ORDER BY first DESC LIMIT 1"  # noqa: S608 (our own text)
             ).fetchone()
             oldest = self._connection.execute(
                 "SELECT first, bytes_before FROM event_group ORDER BY first LIMIT 1"
             ).fetchone()
-            ledger = self._connection.execute(_LEDGER).fetchall()
-        self.ledger = [Entry(*row) for row in ledger]
+            ledger = self._connection.execute(LEDGER).fetchall()
+        self.ledger = entries_of(ledger)
         self.log_id = str(meta.get("log_id", ""))
-        self.forwarded = int(meta.get("forwarded", 0))
-        self.epochs = Epochs(tuple(Epoch(name, first, meta.get(AGAIN_KEY + name)) for name, first in epochs))
+        self.forwarded = _number(meta, "forwarded")
+        self._set_back = (_number(meta, "set_back_upto"), _number(meta, "set_back_at"))
+        if not all(isinstance(name, str) and isinstance(first, int) for name, first in epochs):
+            raise LogDamaged("an epoch does not read")
+        again = [meta.get(f"{AGAIN_KEY}{name}") for name, _ in epochs]
+        if not all(after is None or isinstance(after, int) for after in again):
+            raise LogDamaged("which events are to be sent again does not read")
+        self.epochs = Epochs(
+            tuple(Epoch(name, first, after) for (name, first), after in zip(epochs, again, strict=True))
+        )
         # Retention may take every event away; their numbers must not come back.
-        self.last = int(meta.get("last_deleted", 0))
-        self.total_bytes = int(meta.get("deleted_bytes", 0))
+        self.last = _number(meta, "last_deleted")
+        self.total_bytes = _number(meta, "deleted_bytes")
         self.oldest, self.oldest_bytes = self.last + 1, self.total_bytes
         if newest is not None:
-            first, count, before, crc, lines = newest
-            if zlib.crc32(lines) != crc:
-                raise LogDamaged(f"checksum of the newest group (from event {first}) does not match")
+            if not checksums.matches(newest):
+                raise LogDamaged(f"checksum of the newest group (from event {newest[0]}) does not match")
+            first, count, self._newest_at, before, _, _, lines, _ = newest
             self.last, self.total_bytes = first + count - 1, before + len(lines)
             self.oldest, self.oldest_bytes = oldest
+            if not isinstance(self.oldest_bytes, int) or not 0 < self.oldest <= first:
+                raise LogDamaged("the oldest group does not read")
         self._wal_bytes = 1  # whatever an earlier connection left; the check-in below tells
         self._measure()
 
@@ -182,7 +220,13 @@ class Store:
 
     def suspect(self) -> None:
         """Have the next start salvage the log: damage was met that a look at its end would not show."""
-        self._suspect.touch()
+        with suppress(OSError):  # then the next start finds it when somebody reads or writes there again
+            self._suspect.touch()
+
+    @property
+    def used(self) -> int:
+        """Return how many bytes the events and the ballast take."""
+        return self._pages + self.ballast.held
 
     def reopen(self) -> None:
         """Open the file again after a failure; what the failed transaction left is read anew, and durable then.
@@ -223,27 +267,35 @@ class Store:
         total = self.total_bytes
         rows = []
         for group in commit.groups:
-            text = b"\n".join(group.lines)
-            businesses = array("I", group.by_business).tobytes()
-            rows.append((group.first, len(group.lines), group.accepted_at, total, zlib.crc32(text), businesses, text))
-            total += len(text)
+            row = row_of(group.first, group.accepted_at, total, group.by_business, group.lines)
+            rows.append(row)
+            total += len(row[-2])
         with self._transaction() as db:
+            self._notice_clock(db, commit.at)
             if rows:
-                db.executemany("INSERT INTO event_group VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                db.executemany(INSERT_GROUP, rows)
                 db.executemany(
                     "INSERT INTO place VALUES (?, ?)",
                     [(business, group.first) for group in commit.groups for business in group.by_business],
                 )
             dropped = self._write_producers(db, commit)
-            _write_ledger(db, commit.ledger)
+            write_ledger(db, commit.ledger)
             if commit.forwarded > self.forwarded:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
         self._wal_bytes += COMMIT_OVERHEAD + total - self.total_bytes
         if commit.groups:
             self.last, self.total_bytes = commit.groups[-1].last, total
+            self._newest_at = commit.at
         self.forwarded = max(self.forwarded, commit.forwarded)
         self.rejects_dropped += dropped
         self._measure()
+
+    def _notice_clock(self, db: sqlite3.Connection, now: float) -> None:
+        """Where the clock was set back, note that what it had put into the future was accepted now at the latest."""
+        if self._newest_at - now > CLOCK_SLACK:
+            values = (("set_back_upto", self.last), ("set_back_at", int(now)))
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values)
+            self._set_back, self._newest_at = (self.last, int(now)), now
 
     def _write_producers(self, db: sqlite3.Connection, commit: Commit) -> int:
         """Save what is known of producers; return how many rejects there was no room for."""
@@ -287,12 +339,16 @@ class Store:
             row = self._connection.execute("SELECT count(*) FROM producer WHERE seen_at < ?", (before,)).fetchone()
         return int(row[0])
 
-    def prune(self, upto: int, older_than: float, keep_bytes: int, max_groups: int, max_bytes: int) -> int:
+    def prune(
+        self, upto: int, now: float, keep_seconds: float, keep_bytes: int, max_groups: int, max_bytes: int
+    ) -> int:
         """Delete the oldest groups that nobody is owed any more.
 
         Args:
             upto: only groups that end at or before this number may go.
-            older_than: those accepted before this go for their age (seconds since 1970).
+            now: seconds since 1970.
+            keep_seconds: those accepted longer ago go for their age; what the clock put into the future counts as
+                accepted when that was noticed.
             keep_bytes: the oldest go until no more text than this is left.
             max_groups, max_bytes: at most so many groups and (all but the last) so much text in one call, so that no
                 commit waits long.
@@ -300,21 +356,34 @@ class Store:
         Returns:
             How many groups went.
         """
-        gone = []
+        if self._newest_at - now > CLOCK_SLACK:
+            with self._transaction() as db:
+                self._notice_clock(db, now)
         with translated(), closing(self._connection.cursor()) as rows:
-            for first, count, accepted_at, before, size, businesses in rows.execute(_OLDEST_GROUPS, (max_groups,)):
-                wanted = accepted_at < older_than or self.total_bytes - before > keep_bytes
-                if first + count - 1 > upto or not wanted or before - self.oldest_bytes > max_bytes:
-                    break
-                gone.append((first, first + count, before + size, businesses))
+            groups = rows.execute(_OLDEST_GROUPS, (max_groups + 1,)).fetchall()
+        if len(groups) <= max_groups:
+            groups.append((self.last + 1, 0.0, self.total_bytes, b""))
+        set_back_upto, set_back_at = self._set_back
+        gone: list[tuple[int, bytes]] = []
+        oldest, oldest_bytes = self.oldest, self.oldest_bytes
+        # A group ends where the next one begins: its own count is not believed without its checksum.
+        for (first, accepted_at, before, businesses), (next_first, _, next_before, _) in pairwise(groups):
+            if not isinstance(accepted_at, float) or not isinstance(before, int) or not isinstance(next_before, int):
+                raise LogDamaged(f"the group from event {first} does not read")
+            at = min(accepted_at, set_back_at) if first <= set_back_upto else accepted_at
+            wanted = at < now - keep_seconds or self.total_bytes - before > keep_bytes
+            if next_first - 1 > upto or not wanted or before - self.oldest_bytes > max_bytes:
+                break
+            gone.append((first, businesses))
+            oldest, oldest_bytes = next_first, next_before
         if not gone:
             return 0
-        last_first, oldest, oldest_bytes, _ = gone[-1]
+        last_first = gone[-1][0]
         with self._transaction() as db:
             db.execute("DELETE FROM event_group WHERE first <= ?", (last_first,))
             db.executemany(
                 "DELETE FROM place WHERE business = ? AND first = ?",
-                [(business, first) for first, _, _, packed in gone for business in array("I", packed)],
+                [(business, first) for first, packed in gone for business in _unpacked(packed)],
             )
             db.execute("INSERT OR REPLACE INTO meta VALUES ('last_deleted', ?)", (oldest - 1,))
             db.execute("INSERT OR REPLACE INTO meta VALUES ('deleted_bytes', ?)", (oldest_bytes,))
@@ -335,6 +404,10 @@ class Store:
         if self.checkpoint_due or (idle and self._wal_bytes > 0):
             self._checkpoint("PASSIVE")
 
+    def check_in(self) -> None:
+        """Move all of the WAL into the database and give its room back, as far as readers let us."""
+        self._checkpoint("TRUNCATE")
+
     def _checkpoint(self, mode: str) -> None:
         with translated():
             busy, frames, moved = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
@@ -346,7 +419,7 @@ class Store:
             pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
             free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
             size = self._connection.execute("PRAGMA page_size").fetchone()[0]
-        self.used = (pages - free) * size
+        self._pages = (pages - free) * size
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -367,7 +440,21 @@ class Store:
                     db.execute("ROLLBACK")
 
 
-def _write_ledger(db: sqlite3.Connection, changes: Changes) -> None:
+def entries_of(rows: Sequence[Sequence[Any]]) -> list[Entry]:
+    """Return the ledger's rows as entries.
+
+    Raises:
+        LogDamaged: one of them cannot be what was written.
+    """
+    entries = [Entry(*row) for row in rows]
+    for entry in entries:
+        wanted = (entry.id, int), (entry.reason, str), (entry.at, float), (entry.until, float), (entry.count, int)
+        if not all(isinstance(value, kind) for value, kind in (*wanted, (entry.detail, str))):
+            raise LogDamaged(f"entry {entry.id} of the ledger does not read")
+    return entries
+
+
+def write_ledger(db: sqlite3.Connection, changes: Changes) -> None:
     """Save entries as they are now: done twice, it is the same."""
     db.executemany("DELETE FROM ledger WHERE id = ?", [(key,) for key in changes.gone])
     db.executemany(
@@ -382,6 +469,27 @@ def new_epoch_name() -> str:
     return secrets.token_hex(EPOCH_BYTES)
 
 
-def store_in(state_dir: Path, durability: Durability) -> Store:
-    """Return the store of a state directory, not yet opened."""
-    return Store(state_dir / FILE_NAME, durability)
+def store_in(state_dir: Path, durability: Durability, max_bytes: int = 0) -> Store:
+    """Return the store of a state directory, not yet opened; `max_bytes` bounds the ballast."""
+    return Store(state_dir / FILE_NAME, durability, ballast_for(state_dir, max_bytes))
+
+
+def row_of(first: int, at: float, before: int, businesses: Iterable[int], lines: Sequence[bytes]) -> tuple[Any, ...]:
+    """Return a group as a row of `event_group`, with its checksums."""
+    text, packed, sums = b"\n".join(lines), array("I", businesses).tobytes(), checksums.sums_of(first, lines)
+    crc = checksums.of_row(first, len(lines), at, before, packed + sums, text)
+    return (first, len(lines), at, before, crc, packed, text, sums)
+
+
+def _number(meta: Mapping[str, object], key: str) -> int:
+    value = meta.get(key, 0)
+    if not isinstance(value, int):
+        raise LogDamaged(f"{key} does not read")
+    return value
+
+
+def _unpacked(businesses: object) -> array[int]:
+    numbers = array("I")
+    if isinstance(businesses, bytes) and len(businesses) % numbers.itemsize == 0:
+        numbers.frombytes(businesses)
+    return numbers

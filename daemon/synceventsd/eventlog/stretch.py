@@ -7,18 +7,16 @@ fault, and the next call goes on behind it.
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from attrs import frozen
 
-from synceventsd.eventlog.schema import is_damage
+from synceventsd.eventlog import checksums
+from synceventsd.eventlog.schema import GROUP_COLUMNS, is_damage
 
 SLICE_BYTES: Final = 2 * 2**20  # of text in one look: some 10 ms
-
-_COLUMNS: Final = "first, count, accepted_at, bytes_before, crc, businesses, lines"
 
 
 @frozen
@@ -68,7 +66,7 @@ def beyond(db: sqlite3.Connection, after: int, max_bytes: int = SLICE_BYTES) -> 
     deleted = _deleted(db)
     try:
         for row in db.execute(
-            f"SELECT {_COLUMNS} FROM event_group WHERE first >= ? ORDER BY first",  # noqa: S608 (a text of this file)
+            f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first >= ? ORDER BY first",  # noqa: S608 (our own text)
             (start,),
         ):
             block = _block(row)
@@ -96,7 +94,7 @@ def down_from(db: sqlite3.Connection, start: int, business: int | None, max_byte
     blocks: list[Block] = []
     size = 0
     for first in _firsts(db, start, business):
-        row = db.execute(f"SELECT {_COLUMNS} FROM event_group WHERE first = ?", (first,)).fetchone()  # noqa: S608
+        row = db.execute(f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?", (first,)).fetchone()  # noqa: S608
         if row is None:
             continue
         blocks.append(_block(row))
@@ -159,12 +157,12 @@ def _behind_damage(db: sqlite3.Connection, after: int) -> int | None:
 
 
 def _block(row: Any) -> Block:
-    first, count, accepted_at, before, crc, packed, text = row
+    first, count, accepted_at, before, _, packed, text, _ = row
     if not (isinstance(count, int) and count > 0 and isinstance(text, bytes) and isinstance(packed, bytes)):
         return Block(first, first + count - 1 if isinstance(count, int) and count > 0 else first, fault="no events")
     last, lines = first + count - 1, text.split(b"\n")
     fault = None
-    if zlib.crc32(text) != crc:
+    if not checksums.matches(row):
         fault = "checksum does not match"
     elif len(lines) != count:
         fault = f"{count} events should be there, {len(lines)} are"
