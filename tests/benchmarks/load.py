@@ -44,9 +44,12 @@ def finish(**found: Any) -> None:
     print(json.dumps(found), flush=True)
 
 
-def feed(path: str, count: str, first: str, acks: str) -> None:
-    """Write `count` lines to a Unix socket as fast as it takes them; with `acks`, as a producer that waits for them."""
-    text = blocks(int(count), int(first))
+def feed(path: str, count: str, first: str, acks: str, businesses: str = "42") -> None:
+    """Write `count` lines to a Unix socket as fast as it takes them; with `acks`, as a producer that waits for them.
+
+    The businesses (comma-separated) take turns.
+    """
+    text = blocks(int(count), int(first), businesses=list(map(int, businesses.split(","))))
     sink = socket.socket(socket.AF_UNIX)
     sink.connect(path)
     acked: list[float] = []
@@ -235,7 +238,57 @@ def post(port: str, path: str, count: str) -> None:
     finish(started=started)
 
 
-ROLES = (read_streams, post, feed, hear, pace_client, pace_redis, hear_times)
+def pace_acks(path: str, rate: str, seconds: str) -> None:
+    """Send single lines at a steady rate and note how long each waits for its ack, in milliseconds."""
+    text = line(1) + b"\n"
+    sink = socket.socket(socket.AF_UNIX)
+    sink.connect(path)
+    sent_at = [0] * (int(int(rate) * float(seconds)) + 1)
+    taken: list[float] = []
+
+    def listen() -> None:
+        rest, answered = b"", 0
+        while answered < len(sent_at) - 1:
+            chunk = sink.recv(1 << 16)
+            now = time.monotonic_ns()
+            if not chunk:
+                return
+            *lines, rest = (rest + chunk).split(b"\n")
+            for ack in lines:
+                upto = int(json.loads(ack)["ack"])
+                taken.extend((now - sent_at[number]) / 1e6 for number in range(answered + 1, upto + 1))
+                answered = upto
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    begin()
+    for number in ticks(int(rate), float(seconds)):
+        sent_at[number] = time.monotonic_ns()
+        sink.sendall(text)
+    listener.join()
+    taken.sort()
+    finish(p50=taken[len(taken) // 2], p99=_p99(taken), worst=taken[-1])
+
+
+def replay(port: str, business: str, count: str) -> None:
+    """Ask for a replay of so many events, and note how long it takes until the last of them is there."""
+    begin()
+    started = time.monotonic()
+    source = socket.create_connection(("127.0.0.1", int(port)))
+    path = f"/integrations/events/sse/{business}?replay={count}"
+    source.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    seen, tail = 0, b""
+    while seen < int(count) * MARKS:
+        chunk = source.recv(1 << 20)
+        if not chunk:
+            raise ConnectionError("the stream ended")
+        text = tail + chunk
+        seen += text.count(STREAM_MARK)
+        tail = text[-(len(STREAM_MARK) - 1) :]
+    finish(took=(time.monotonic() - started) * 1000)
+
+
+ROLES = (read_streams, post, pace_acks, replay, feed, hear, pace_client, pace_redis, hear_times)
 
 if __name__ == "__main__":
     {role.__name__: role for role in ROLES}[sys.argv[1]](*sys.argv[2:])

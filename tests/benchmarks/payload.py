@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
 MARK: Final = b'"event_type"'  # once in every event, and nowhere else: what listeners count
@@ -32,14 +33,17 @@ def line(number: int, business: int = 42, integration: int = 13) -> bytes:
     return json.dumps(envelope, separators=(",", ":")).encode()
 
 
-def blocks(count: int, first: int = 1, size: int = 1 << 18) -> list[bytes]:
+def blocks(count: int, first: int = 1, size: int = 1 << 18, businesses: Sequence[int] = (42,)) -> list[bytes]:
     """Return `count` lines, joined into blocks of about `size` bytes, so that sending them costs the sender nothing."""
-    sample = line(0)
-    cuts = [sample.replace(b"000000000000", b"%(n)012d").replace(b"#000000000", b"#%(n)09d")]
-    template = cuts[0].replace(b"55510000000000", b"55510%(n)09d") + b"\n"
-    per_block = max(1, size // len(sample))
+    templates = [_template(business) for business in businesses]
+    per_block = max(1, size // len(line(0)))
     numbers = range(first, first + count)
     return [
-        b"".join([template % {b"n": number} for number in numbers[start : start + per_block]])
+        b"".join([templates[number % len(templates)] % {b"n": number} for number in numbers[start : start + per_block]])
         for start in range(0, count, per_block)
     ]
+
+
+def _template(business: int) -> bytes:
+    sample = line(0, business).replace(b"000000000000", b"%(n)012d").replace(b"#000000000", b"#%(n)09d")
+    return sample.replace(b"55510000000000", b"55510%(n)09d") + b"\n"

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,19 +32,31 @@ class Peer:
     http: int = 0
 
     def cpu(self) -> float:
-        """Return the processor seconds that it has used, all threads and modes."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Return the processor seconds that it and its workers have used, all threads and modes."""
+        return sum(_cpu(pid) for pid in self._family())
 
     def rss(self) -> float:
-        """Return its resident memory in MB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+        """Return the resident memory of it and its workers in MB."""
+        return sum(_rss(pid) for pid in self._family())
+
+    def _family(self) -> list[int]:
+        pid = self.process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def status(self) -> Any:
         """Return /status."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/status") as answer:
             return json.load(answer)
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
 @contextmanager
@@ -102,7 +113,6 @@ def ours(redis: RedisServer | None, **settings: str) -> Iterator[Peer]:
         prefixed = {f"SYNCEVENTSD_{key}": value for key, value in env.items() if key != "state"}
         with process(command, home / "log", **prefixed) as child:
             eventually(lambda: listening(port), "synceventsd serves")
-            time.sleep(0.3)
             yield Peer("synceventsd", str(home / "s"), child, acks=True, http=port)
 
 
