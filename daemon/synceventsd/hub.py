@@ -189,9 +189,8 @@ def take(groups: Sequence[Group], filter_: Filter, after: int, upto: int) -> tup
     size = 0
     everything = filter_.takes_all
     for group in groups:
-        heads = group.heads
         for index in group.indexes(filter_.business_id, after):
-            if everything or filter_.matches(heads[index]):
+            if everything or filter_.matches(group.head(index)):
                 events.append((group, index))
                 size += len(group.lines[index])
                 if size >= BATCH_BYTES:

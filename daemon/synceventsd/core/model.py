@@ -26,6 +26,7 @@ class Group:
         epoch: name of the epoch that accepted them.
         accepted_at: when, in seconds since 1970 (wall clock).
         lines: the events as they came and as they leave.
+        heads, whose: given where they are known already.
     """
 
     first: int
@@ -33,6 +34,7 @@ class Group:
     accepted_at: float
     lines: Sequence[bytes]
     _heads: Sequence[Envelope] | None = None
+    _whose: Sequence[int] | None = None
     _frames: list[bytes | None] | None = field(default=None, init=False)
     _by_business: Mapping[int, Sequence[int]] | None = field(default=None, init=False)
 
@@ -53,11 +55,22 @@ class Group:
             self._heads = [decode_stored(line) for line in self.lines]
         return self._heads
 
+    def head(self, index: int) -> Envelope:
+        """Return one decoded envelope; a reader of a few events of a group does not pay for all of them."""
+        return decode_stored(self.lines[index]) if self._heads is None else self._heads[index]
+
+    @property
+    def whose(self) -> Sequence[int]:
+        """Return each event's business, `GLOBAL` where it has none."""
+        if self._whose is None:
+            self._whose = [head.business_id or GLOBAL for head in self.heads]
+        return self._whose
+
     @property
     def by_business(self) -> Mapping[int, Sequence[int]]:
         """Return which indexes belong to which business; global events stand under `GLOBAL`."""
         if self._by_business is None:
-            whose = [head.business_id or GLOBAL for head in self.heads]
+            whose = self.whose
             if whose.count(whose[0]) == len(whose):  # as a rule under load: a big sync of one shop
                 self._by_business = {whose[0]: range(len(whose))}
                 return self._by_business
@@ -86,12 +99,12 @@ class Group:
             self._frames = [None] * len(self.lines)
         frame = self._frames[index]
         if frame is None:
-            head = self.heads[index]
+            head = self.head(index)
             frame = frames.sse_event(head.event_type, self.position(index), frames.payload(head, self.first + index))
             self._frames[index] = frame
         return frame
 
     def ws(self, index: int) -> str:
         """Return the event as a WebSocket message."""
-        head = self.heads[index]
+        head = self.head(index)
         return frames.ws_event(head.event_type, self.position(index), frames.payload(head, self.first + index))

@@ -154,7 +154,7 @@ def _with_index(db: sqlite3.Connection, after: int) -> tuple[Stretch, list[Findi
     stretch = beyond(db, after)
     found = []
     for block in stretch.blocks:
-        for business in block.businesses:
+        for business in set(block.businesses):
             row = db.execute("SELECT 1 FROM place WHERE business = ? AND first = ?", (business, block.first)).fetchone()
             if row is None:
                 detail = f"readers of business {business or 'none'} do not find them"

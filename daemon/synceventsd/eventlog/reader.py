@@ -8,12 +8,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import sqlite3
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.filters import Filter
@@ -24,6 +25,9 @@ from synceventsd.eventlog.schema import GROUP_COLUMNS, connect_reader, translate
 from synceventsd.eventlog.store import RejectRow
 
 _GROUP: Final = f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608 (our own text)
+_WHOSE: Final = "SELECT count, businesses FROM event_group WHERE first = ?"  # without the pages that the text is on
+
+MAX_RECENT: Final = 8  # groups that were read last: up to a megabyte each, with the frames made of them
 
 
 @frozen
@@ -58,6 +62,7 @@ class Reader:
 
     path: Path
     _db: sqlite3.Connection | None = None
+    _recent: dict[int, Group] = field(factory=dict, init=False)
 
     def groups(self, epochs: Epochs, after: int, max_bytes: int, business: int | None) -> tuple[list[Group], bool]:
         """Return the groups that reach beyond event `after`, oldest first, until they make up `max_bytes` of text.
@@ -74,21 +79,35 @@ class Reader:
         size = 0
         with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
             for first in firsts:
-                row = self._connection.execute(_GROUP, (first,)).fetchone()
-                if row is None:
-                    continue
-                if not checksums.matches(row):
+                try:
+                    group = self._group(first, epochs)
+                except LogDamaged:
                     if found:
                         return found, False
-                    raise LogDamaged(f"checksum of the group from event {first} does not match", self._end_of(first))
-                _, count, accepted_at, _, _, _, lines, _ = row
-                if first + count - 1 <= after:
+                    raise
+                if group is None or group.last <= after:
                     continue
-                found.append(Group(first, epochs.at(first).epoch, accepted_at, lines.split(b"\n")))
-                size += len(lines)
+                found.append(group)
+                size += group.size
                 if size >= max_bytes:
                     return found, False
         return found, True
+
+    def _group(self, first: int, epochs: Epochs) -> Group | None:
+        """Return a group; None when it is gone. A few are kept: who reads on takes a large one in several bites."""
+        group = self._recent.get(first)
+        if group is None:
+            row = self._connection.execute(_GROUP, (first,)).fetchone()
+            if row is None:
+                return None
+            if not checksums.matches(row):
+                raise LogDamaged(f"checksum of the group from event {first} does not match", self._end_of(first))
+            _, count, accepted_at, _, _, packed, lines, _ = row
+            epoch, whose = epochs.at(first).epoch, _whose(packed, count)
+            group = self._recent[first] = Group(first, epoch, accepted_at, lines.split(b"\n"), whose=whose)
+            if len(self._recent) > MAX_RECENT:
+                del self._recent[next(iter(self._recent))]
+        return group
 
     def replay_start(self, filter_: Filter, wanted: int, down_from: int, max_bytes: int) -> Scan:
         """Look backwards from number `down_from` for the newest `wanted` matching events, in `max_bytes` of text.
@@ -101,20 +120,31 @@ class Reader:
             for first in firsts:
                 if size >= max_bytes:
                     return Scan(None, wanted, first)
-                row = self._connection.execute(_GROUP, (first,)).fetchone()
-                if row is None or not checksums.matches(row):
-                    continue  # retention was faster, or it does not read: who reads on from here is told
-                group = Group(first, "", 0.0, row[-2].split(b"\n"))
-                size += len(row[-2])
+                group = self._whose_are(first) if filter_.takes_all else None
+                if group is None:
+                    row = self._connection.execute(_GROUP, (first,)).fetchone()
+                    if row is None or not checksums.matches(row):
+                        continue  # retention was faster, or it does not read: who reads on from here is told
+                    group = Group(first, "", 0.0, row[-2].split(b"\n"), whose=_whose(row[-3], row[1]))
+                    size += len(row[-2])
                 matching = [
                     index
                     for index in group.indexes(filter_.business_id, first - 1)
-                    if first + index <= down_from and filter_.matches(group.heads[index])
+                    if first + index <= down_from and (filter_.takes_all or filter_.matches(group.head(index)))
                 ]
                 if len(matching) >= wanted:
                     return Scan(first + matching[len(matching) - wanted] - 1, 0, 0)
                 wanted -= len(matching)
         return Scan(0, 0, 0)
+
+    def _whose_are(self, first: int) -> Group | None:
+        """Return a group without its text, to find places in by business alone; None where the row does not tell.
+
+        Its checksum is not looked at, because that needs the text: what is wrong with it shows when it is read.
+        """
+        row = self._connection.execute(_WHOSE, (first,)).fetchone()
+        whose = None if row is None else _whose(row[1], row[0])
+        return None if whose is None else Group(first, "", 0.0, [b""] * len(whose), whose=whose)
 
     def producer(self, producer: str, acked: int) -> ProducerState:
         """Return what is known of a producer, with its rejects above `acked`."""
@@ -223,3 +253,20 @@ def open_reader(path: Path) -> Reader:
     reader = Reader(path)
     reader.open()
     return reader
+
+
+def _whose(packed: object, count: object) -> Sequence[int] | None:
+    """Return each event's business; None for a row that was written when only the different ones were noted.
+
+    Where there were as many as events, both are the same.
+    """
+    whose = array("I")
+    if (
+        not isinstance(packed, bytes)
+        or not isinstance(count, int)
+        or len(packed) != count * whose.itemsize
+        or not count
+    ):
+        return None
+    whose.frombytes(packed)
+    return whose

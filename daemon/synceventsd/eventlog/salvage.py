@@ -225,10 +225,10 @@ def _runs(group: Found, found: Salvaged) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def _insert(new: sqlite3.Connection, found: Salvaged, first: int, lines: list[bytes], accepted_at: float) -> None:
-    businesses = sorted({decode_stored(line).business_id or GLOBAL for line in lines})
-    row = row_of(first, accepted_at, found.size, businesses, lines)
+    whose = [decode_stored(line).business_id or GLOBAL for line in lines]
+    row = row_of(first, accepted_at, found.size, whose, lines)
     new.execute(INSERT_GROUP, row)
-    new.executemany("INSERT INTO place VALUES (?, ?)", [(business, first) for business in businesses])
+    new.executemany("INSERT INTO place VALUES (?, ?)", [(business, first) for business in set(whose)])
     found.events += len(lines)
     found.last = first + len(lines) - 1
     found.size += len(row[-2])

@@ -24,6 +24,7 @@ SCHEMA_VERSION: Final = 3
 
 # `crc` goes over all of the row, `sums` over each line. The text and these are last, so that SQLite need not
 # read their overflow pages to reach the others.
+# `businesses` holds each event's business, in rows of older programs each business once.
 # `bytes_before` adds up the text from the log's beginning: the size of any range is one subtraction, never a scan.
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;

@@ -267,7 +267,7 @@ class Store:
         total = self.total_bytes
         rows = []
         for group in commit.groups:
-            row = row_of(group.first, group.accepted_at, total, group.by_business, group.lines)
+            row = row_of(group.first, group.accepted_at, total, group.whose, group.lines)
             rows.append(row)
             total += len(row[-2])
         with self._transaction() as db:
@@ -383,7 +383,7 @@ class Store:
             db.execute("DELETE FROM event_group WHERE first <= ?", (last_first,))
             db.executemany(
                 "DELETE FROM place WHERE business = ? AND first = ?",
-                [(business, first) for first, packed in gone for business in _unpacked(packed)],
+                [(business, first) for first, packed in gone for business in set(_unpacked(packed))],
             )
             db.execute("INSERT OR REPLACE INTO meta VALUES ('last_deleted', ?)", (oldest - 1,))
             db.execute("INSERT OR REPLACE INTO meta VALUES ('deleted_bytes', ?)", (oldest_bytes,))
@@ -474,9 +474,9 @@ def store_in(state_dir: Path, durability: Durability, max_bytes: int = 0) -> Sto
     return Store(state_dir / FILE_NAME, durability, ballast_for(state_dir, max_bytes))
 
 
-def row_of(first: int, at: float, before: int, businesses: Iterable[int], lines: Sequence[bytes]) -> tuple[Any, ...]:
+def row_of(first: int, at: float, before: int, whose: Iterable[int], lines: Sequence[bytes]) -> tuple[Any, ...]:
     """Return a group as a row of `event_group`, with its checksums."""
-    text, packed, sums = b"\n".join(lines), array("I", businesses).tobytes(), checksums.sums_of(first, lines)
+    text, packed, sums = b"\n".join(lines), array("I", whose).tobytes(), checksums.sums_of(first, lines)
     crc = checksums.of_row(first, len(lines), at, before, packed + sums, text)
     return (first, len(lines), at, before, crc, packed, text, sums)
 
