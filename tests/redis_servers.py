@@ -7,6 +7,7 @@ can use them. What is started is ended by its own context manager.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -167,11 +168,24 @@ def redis_server(name: str, *options: str, tcp: bool = False, start: bool = True
             server.kill()
 
 
+def _ports() -> Iterator[int]:
+    """Yield ports of this process' own share: below those of outgoing connections, and of other workers of this run."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = range(12_000 + 1000 * (worker % 16), 13_000 + 1000 * (worker % 16))
+    start = os.getpid() % len(share)
+    return itertools.cycle([*share[start:], *share[:start]])
+
+
+_PORTS: Final = _ports()
+
+
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that was free a moment ago, and that nobody else of this run takes meanwhile."""
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("the ports never end")
 
 
 @define(eq=False)

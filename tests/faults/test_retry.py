@@ -13,6 +13,7 @@ import pytest
 from tests.events import line
 from tests.faults.harness import Daemon, a_daemon, eventually
 from tests.faults.test_daemon_killed import CRASHING, SERVER
+from tests.other_users import let_everybody_in
 from tests.redis_servers import redis_server, subscriber
 from tests.users import NOBODY, as_nobody
 
@@ -162,10 +163,8 @@ def test_retention_leaves_what_is_owed_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_another_user_is_refused_and_nothing_is_sent(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    top = tmp_path_factory.getbasetemp()
-    for directory in (top.parent, top, tmp_path):
-        directory.chmod(0o755)
+def test_another_user_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+    let_everybody_in(tmp_path)
     settings = {"SYNCEVENTSD_INGEST_SOCKET_MODE": "0666"}
     with (
         redis_server(SERVER) as redis,

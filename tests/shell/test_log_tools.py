@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.events import Hand, a_log, line
 from tests.faults.harness import Load, a_daemon
+from tests.other_users import let_everybody_in
 from tests.users import as_nobody
 
 from syncevents.publish_command import publish
@@ -253,11 +254,8 @@ def test_a_log_that_may_not_be_read_is_status_77_and_a_read_only_directory_is_en
     log: Path, killed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     assert tool(log, "verify").exit_code == 0  # loads what the child could not read
-    top = tmp_path_factory.getbasetemp()
-    for parent in (top, top.parent):  # so that somebody else can come this far
-        parent.chmod(0o755)
     place = tmp_path_factory.mktemp("readable")
-    place.chmod(0o755)
+    let_everybody_in(place)
     for name, state in (("stopped", log), ("killed", killed)):
         copy = place / name
         shutil.copytree(state, copy)
