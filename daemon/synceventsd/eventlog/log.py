@@ -242,7 +242,7 @@ class EventLog:
         """Return the groups beyond `after` from memory, or None when they reach further back than that."""
         if after >= self.last:
             return Slice((), self.last)
-        return Slice(list(self._tail.beyond(after)), self.last) if self._tail.covers(after) else None
+        return Slice(self._tail.beyond(after), self.last) if self._tail.covers(after) else None
 
     async def read(self, after: int, business: int | None = None, max_bytes: int = READ_BYTES) -> Slice:
         """Return groups beyond `after`, from memory where they are there, else up to `max_bytes` from the disk.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
-from itertools import islice
+from itertools import takewhile
 from typing import Final
 
 from attrs import define, field
@@ -36,24 +34,15 @@ class Tail:
         """Return whether every event beyond number `after` is here."""
         return bool(self._groups) and self._groups[0].first <= after + 1
 
-    def beyond(self, after: int) -> Iterator[Group]:
-        """Yield the groups that reach beyond number `after`; only meaningful where `covers(after)`."""
-        start = bisect_right(_Lasts(self._groups), after)
-        return islice(self._groups, start, None)
+    def beyond(self, after: int) -> list[Group]:
+        """Return the groups that reach beyond number `after`; only meaningful where `covers(after)`.
+
+        Looked for from the newest: who keeps up wants one or two of thousands.
+        """
+        found = list(takewhile(lambda group: group.last > after, reversed(self._groups)))
+        found.reverse()
+        return found
 
     def statistics(self) -> tuple[int, int]:
         """Return how many groups and how many bytes of text are held."""
         return len(self._groups), self._bytes
-
-
-@define(eq=False)
-class _Lasts:
-    """The groups' last numbers as bisect wants to see them."""
-
-    groups: deque[Group]
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, index: int) -> int:
-        return self.groups[index].last
