@@ -19,6 +19,7 @@ import click
 from syncevents import _version
 from synceventsd.config import SETTINGS, Config, ConfigError, concerns, dump, holds_password, load, read_secret
 from synceventsd.logtool.commands import log_group
+from synceventsd.unitcommand import install_units
 
 _EXIT_FAILED = 1
 _EXIT_MAY_PASS = 75
@@ -117,6 +118,7 @@ def check_config(file: Path | None) -> None:
 
 
 synceventsd.add_command(log_group)
+synceventsd.add_command(install_units)
 
 
 @synceventsd.command()
