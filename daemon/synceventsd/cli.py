@@ -52,7 +52,7 @@ def _settings_table() -> str:
     return "\n".join(rows)
 
 
-_SETTINGS = f"""\b
+SETTINGS_HELP = f"""\b
 Every setting may stand in the TOML file ([section] and key) or in the environment
 as SYNCEVENTSD_<SECTION>_<KEY>, where lists are comma-separated. A flag goes before
 the environment, that before the file, that before the default [in brackets].
@@ -73,7 +73,7 @@ def synceventsd() -> None:
     """Take order-sync events on a Unix socket, store them durably, carry them to Redis, browsers and pollers."""
 
 
-@synceventsd.command(epilog=_SETTINGS)
+@synceventsd.command(epilog=SETTINGS_HELP)
 @_config_option
 @click.option("--socket", metavar="PATH", help="Socket for publishers (ingest.socket).")
 @click.option("--state-dir", metavar="DIR", help="Directory of the event log (storage.state_dir).")
@@ -107,7 +107,7 @@ def run(file: Path | None, socket: str | None, state_dir: str | None, redis_url:
         _fail(reasons, status)
 
 
-@synceventsd.command(epilog=_SETTINGS)
+@synceventsd.command(epilog=SETTINGS_HELP)
 @_config_option
 def check_config(file: Path | None) -> None:
     """Print the settings in force, passwords masked; or every problem, with exit status 78."""
