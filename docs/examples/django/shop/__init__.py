@@ -1,0 +1,1 @@
+"""An application: what it tells of its orders is in `signals` and `management`."""

@@ -1,0 +1,3 @@
+module example.org/syncevents
+
+go 1.19
