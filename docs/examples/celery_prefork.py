@@ -38,4 +38,4 @@ def sync_order(integration_id: int, business_id: int, external_id: str) -> None:
 @worker_process_shutdown.connect
 def flush(**_: object) -> None:
     """Wait for what this child has published, but not for ever."""
-    syncevents.flush(timeout=5)
+    syncevents.flush(timeout=30)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,14 @@ WHOLE_SYNC = ["started", "order.created", "order.created", "order.created", "com
 
 
 @contextmanager
-def running(stage: Stage, log: Path, *command: str, cwd: Path = EXAMPLES, **more: str) -> Iterator[None]:
+def running(
+    stage: Stage, log: Path, *command: str, cwd: Path = EXAMPLES, **more: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run an example that does not end by itself; it must end well when it is asked to."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=cwd, env=stage.environ | more, stdout=output, stderr=output)
     try:
-        yield
+        yield process
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
@@ -114,14 +116,18 @@ def test_celerys_prefork_children_lose_nothing_when_the_worker_stops(stage: Stag
     orders = [str(number) for number in range(20)]
     send = f"import celery_prefork as c; [c.sync_order.delay(13, 42, n) for n in {orders}]"
     assert stage.python("-c", send, **broker).returncode == 0
-    with running(stage, tmp_path / "log", sys.executable, *worker, "--without-gossip", "-l", "INFO", **broker):
-        done = "sync_order[", "succeeded"
-        eventually(
-            lambda: (
-                sum(all(word in line for word in done) for line in (tmp_path / "log").read_text().splitlines())
-                == len(orders)
-            )
-        )
+    log = tmp_path / "log"
+    stage.daemon.signal(signal.SIGSTOP)
+    try:
+        with running(stage, log, sys.executable, *worker, "--without-gossip", "-l", "INFO", **broker) as process:
+            eventually(lambda: log.read_text().count(" succeeded in ") == len(orders), "all tasks are done")
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):  # careless children would be gone after some 7 s
+                process.wait(9)
+            stage.daemon.signal(signal.SIGCONT)
+            process.wait(PATIENCE)
+    finally:
+        stage.daemon.signal(signal.SIGCONT)
     assert sorted(int(event["data"]["external_id"]) for event in stage.events(20)) == list(range(20))
     assert stage.daemon.status()["clients"] == 0
 
