@@ -51,3 +51,20 @@ def test_every_command_that_is_shown_exists(page: Path) -> None:
             if re.search(r"(systemctl|pip|pipx|apt|usermod|journalctl|import|install)[^\n|&]*$", before):
                 continue  # a unit, a package or a group of this name
             assert exists({"syncevents": program, "synceventsd": synceventsd}[name], words.split()), f"{name} {words}"
+
+
+def outline(page: Path) -> tuple[list[str], list[str], list[int], set[str]]:
+    """Return what a translation shares: levels of headings, code without comments, sizes of tables, links."""
+    text = page.read_text()
+    blocks = re.findall(r"(?ms)^```.*?^```", text)
+    prose = re.sub(r"(?ms)^```.*?^```", "", text)
+    tables = [table.count("\n") for table in re.findall(r"(?m)(?:^\|.*\n)+", prose)]
+    links = {link for link in LINK.findall(prose) if not link.startswith("README")}
+    return re.findall(r"(?m)^#+(?= )", prose), [re.sub(r" +# .*", "", block) for block in blocks], tables, links
+
+
+def test_the_readme_says_the_same_in_both_languages() -> None:
+    english, spanish = outline(ROOT / "README.md"), outline(ROOT / "README.es.md")
+    assert spanish == english
+    assert "](README.es.md)" in (ROOT / "README.md").read_text()
+    assert "](README.md)" in (ROOT / "README.es.md").read_text()
