@@ -31,6 +31,7 @@ class Report:
     _forwarding: ForwarderState | None
     _depth: Depth
     _started: float = field(factory=time.monotonic, init=False)
+    _started_at: float = field(factory=time.time, init=False)
 
     @property
     def _owners(self) -> Owners:
@@ -52,6 +53,7 @@ class Report:
         return {
             "version": __version__,
             "time": round(time.time(), 3),
+            "started_at": round(self._started_at, 3),
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "log_id": self._log.log_id,
             "ready": reason is None,
