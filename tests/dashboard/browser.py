@@ -10,6 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,8 +72,18 @@ class Page:
         return str(self.js("return document.getElementById(arguments[0]).innerText", name))
 
     def shows(self, text: str, name: str = "headline") -> None:
-        """Wait until the element with that id shows a text."""
-        eventually(lambda: text in self.text(name), f"{name} shows {text!r}", 30)
+        """Wait until the element with that id shows a text, coming back to the page now and then.
+
+        The page looks at the daemon when somebody comes back to it, so this does not take whole rounds of its polling.
+        """
+        looks = count()
+
+        def is_shown() -> bool:
+            if next(looks) % 20 == 19:
+                self.js("document.dispatchEvent(new Event('visibilitychange'))")
+            return text in self.text(name)
+
+        eventually(is_shown, f"{name} shows {text!r}", 30)
 
     def rows(self, table: str) -> list[list[str]]:
         """Return the cells' texts of a table's body, without the notes between events."""
