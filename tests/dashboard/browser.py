@@ -1,12 +1,11 @@
 """A real browser that looks at a real daemon's page.
 
-One browser serves all tests: each opens the page of a daemon of its own, which is an origin of its own.
+One browser serves all tests of a process: each opens the page of a daemon of its own, which is an origin of its own.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +16,10 @@ from typing import Any, Final
 from attrs import define
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.keys import Keys
+from tests.dashboard.chromium import CHROMEDRIVER, CHROMIUM
 from tests.faults.harness import Daemon
 from tests.redis_servers import eventually
 
-CHROMIUM: Final = shutil.which("chromium")
-CHROMEDRIVER: Final = shutil.which("chromedriver")
-MISSING: Final = "no chromium here: the page was NOT tested; apt-get install chromium chromium-driver"
 FLAGS: Final = (
     "--headless=new",
     "--no-sandbox",
@@ -34,11 +31,6 @@ FLAGS: Final = (
     "--disable-sync",
     "--lang=en-US",
 )
-
-
-def is_here() -> bool:
-    """Return whether there is a browser to test with."""
-    return CHROMIUM is not None and CHROMEDRIVER is not None
 
 
 @contextmanager

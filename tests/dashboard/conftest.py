@@ -1,4 +1,4 @@
-"""One browser for all tests of the page; where there is none, the run says so at its end."""
+"""One browser for all tests of the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome
-from tests.dashboard.browser import MISSING, Page, a_browser, is_here
+from tests.dashboard.browser import Page, a_browser
+from tests.dashboard.chromium import MISSING, is_here
 from tests.faults.harness import Daemon, a_daemon
 
 PageOpener = Callable[..., Page]
@@ -45,9 +46,3 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     with a_daemon(tmp_path, "none") as one:
         one.start(SYNCEVENTSD_HTTP_RETRY="0.3")
         yield one
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not is_here():
-        terminalreporter.section("the page at /", red=True, bold=True)
-        terminalreporter.write_line(MISSING, red=True, bold=True)
