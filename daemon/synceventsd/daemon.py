@@ -23,6 +23,7 @@ from synceventsd import systemd
 from synceventsd.accounts import group_id
 from synceventsd.config import Config, RedisConfig, concerns, read_secret
 from synceventsd.core.errors import StorageUnavailable
+from synceventsd.depth import Depth
 from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog.committer import Retention
 from synceventsd.forwarder_state import ForwarderState
@@ -106,11 +107,13 @@ async def serve(
     hub = Hub(eventlog, config.http.max_streams)
     intake = Intake(eventlog, config.ingest)
     state = ForwarderState() if config.redis.url is not None else None
-    report = Report(eventlog, intake, hub, board, state)
+    depth = Depth(eventlog)
+    report = Report(eventlog, intake, hub, board, state, depth)
     intake_stop, web_stop = trio.Event(), trio.Event()
     async with trio.open_nursery() as downstream:
         downstream.start_soon(board.save_for_ever, name="status")
         downstream.start_soon(hub.run, name="hub")
+        downstream.start_soon(depth.run, name="depth")
         downstream.start_soon(keep_watchdog, eventlog, name="watchdog")
         async with trio.open_nursery() as web:
             http: list[str] = []

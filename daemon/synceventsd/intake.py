@@ -193,7 +193,7 @@ class Intake:
 
     _log: EventLog
     _config: IngestConfig
-    _types: frozenset[str] = field(init=False)
+    event_types: frozenset[str] = field(init=False)
     _admission: Admission = field(init=False)
     _connections: set[Connection] = field(factory=set, init=False)
     _producers: dict[str, Connection] = field(factory=dict, init=False)
@@ -204,7 +204,7 @@ class Intake:
     _refused: dict[str, int] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._types = KNOWN_TYPES | frozenset(self._config.extra_types)
+        self.event_types = KNOWN_TYPES | frozenset(self._config.extra_types)
         self._admission = Admission(self._config)
 
     def statistics(self) -> IntakeStatistics:
@@ -315,7 +315,7 @@ class Intake:
         A numbered producer that is cut off in the middle of a line sends it again under the same number; were the torn
         half counted as a rejected line, the whole one would be taken for dealt with.
         """
-        return connection.producer is None or not is_torn(read_event(line, self._types, make_stamp))
+        return connection.producer is None or not is_torn(read_event(line, self.event_types, make_stamp))
 
     async def _open(self, connection: Connection) -> None:
         """Take the first line, if it is there. Cancelled, the connection is not open, and nothing after it counts."""
@@ -393,7 +393,7 @@ class Intake:
         number = connection.numbered
         lot = Lot(connection, number + 1, number, [], [], [], 0)
         for line in lines:
-            found = read_event(line, self._types, make_stamp)
+            found = read_event(line, self.event_types, make_stamp)
             if isinstance(found, Fault):
                 if wire.is_hello(line):
                     connection.refuse(Refusal("bad_hello", "a hello may only be the first line of a connection"))

@@ -11,6 +11,7 @@ from attrs import asdict, define, field
 from syncevents._version import __version__
 from synceventsd.accounts import user_names
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.depth import LOOK_EVERY, Depth
 from synceventsd.eventlog import EventLog
 from synceventsd.forwarder_state import ForwarderState
 from synceventsd.hub import Hub
@@ -28,7 +29,9 @@ class Report:
     _hub: Hub
     _board: StatusBoard
     _forwarding: ForwarderState | None
+    _depth: Depth
     _started: float = field(factory=time.monotonic, init=False)
+    _started_at: float = field(factory=time.time, init=False)
 
     @property
     def _owners(self) -> Owners:
@@ -49,6 +52,8 @@ class Report:
         reason, waiting, not_stored = self.unready(), await self._waiting(), rejected(self._owners)
         return {
             "version": __version__,
+            "time": round(time.time(), 3),
+            "started_at": round(self._started_at, 3),
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "log_id": self._log.log_id,
             "ready": reason is None,
@@ -64,6 +69,7 @@ class Report:
                 "count": waiting.count,
                 "bytes": waiting.size,
                 "oldest_age_seconds": waiting.oldest_age,
+                "history": {"every_seconds": LOOK_EVERY, "counts": list(self._depth.counts)},
             },
             "storage": {
                 "used_bytes": log.used,
@@ -79,6 +85,8 @@ class Report:
             "throttled_seconds": {str(uid): seconds for uid, seconds in intake.waited.items()},
             "sse_connections": self._hub.streams,
             "syncs_in_progress": self._board.running(),
+            "syncs": self._board.overview(),
+            "event_types": sorted(self._intake.event_types),
             "ledger": await self._ledger(),
             "ledger_totals": self._log.ledger_totals(),
         }

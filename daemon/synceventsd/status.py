@@ -18,6 +18,7 @@ from attrs import define, evolve, field
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.ledger import Incident
 from synceventsd.core.model import GLOBAL, Group
+from synceventsd.core.overview import overview
 from synceventsd.core.syncstate import Key, SyncState, fold_all, view
 from synceventsd.eventlog import EventLog
 from synceventsd.logs import get_logger
@@ -135,3 +136,7 @@ class StatusBoard:
     def running(self) -> int:
         """Return how many syncs are going on."""
         return sum(state.run is not None for state in self._states.values())
+
+    def overview(self) -> dict[str, Any]:
+        """Return the running syncs and the latest finished ones of all integrations, a bounded number of each."""
+        return overview(self._states.values(), self.wall_clock(), self.stalled_after)

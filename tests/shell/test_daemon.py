@@ -63,6 +63,13 @@ def test_an_acknowledged_sync_is_in_the_status_at_once_and_after_a_restart(daemo
     daemon.start()
     assert daemon.get(path)[1] == before
     assert daemon.get("/integrations/events/sync-status/13")[1]["in_progress"] is True
+    status = daemon.status()
+    (running,) = status["syncs"]["running"]
+    assert (running["business_id"], running["created_orders"], running["stalled"]) == (42, 2, False)
+    assert (status["syncs"]["stalled"], status["syncs"]["finished"], status["syncs_in_progress"]) == (0, [], 1)
+    assert status["waiting"]["history"] == {"every_seconds": 10, "counts": [0]}
+    assert "integration.sync.order.created" in status["event_types"]
+    assert 0 <= status["time"] - status["started_at"] < 3600
     assert daemon.get("/integrations/events/sync-status/14")[1]["last_started"] is False
 
 

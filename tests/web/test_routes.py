@@ -279,6 +279,8 @@ async def test_the_page_runs_its_own_script_and_nothing_else(site_of: SiteOpener
         rules = answer.headers["content-security-policy"]
         assert rules.count("'sha256-") == 2
         assert "unsafe" not in rules
+        assert "require-trusted-types-for 'script'; trusted-types 'none'" in rules
+        assert len(load_page().html) < 60_000
         assert b"http://" not in load_page().html
         assert b"https://" not in load_page().html
 

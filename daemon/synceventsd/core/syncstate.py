@@ -52,6 +52,7 @@ class SyncState:
         heard_at: when the latest event that belongs here was accepted, in seconds since 1970.
         sync_seq: number of the event that began the latest sync, or ended one that nobody had seen begin; the largest
             one says whose sync is the integration's latest.
+        ended_at: when the end of the latest finished sync was accepted, in seconds since 1970; 0 when there is none.
         run: the sync that is going on, or None.
         last_sync: summary of the latest finished one as JSON, `null` when there is none.
     """
@@ -65,6 +66,7 @@ class SyncState:
     failed: bool = False
     run: Run | None = None
     last_sync: Raw = NULL
+    ended_at: float = 0.0
 
 
 def fold(state: SyncState, head: Envelope, seq: int, accepted_at: float) -> SyncState:
@@ -90,6 +92,7 @@ def _ended(state: SyncState, head: Envelope, seq: int, accepted_at: float, how: 
         sync_seq=seq if state.run is None else state.sync_seq,
         run=None,
         last_sync=Raw(msgspec.json.encode(_summary(state.run, head, how))),
+        ended_at=accepted_at,
         **{how: True},
     )
 
@@ -147,7 +150,7 @@ def view(states: Iterable[SyncState], now: float, stalled_after: float) -> dict[
     return {
         "success": True,
         "in_progress": run is not None,
-        "stalled": latest is not None and run is not None and now - latest.heard_at >= stalled_after,
+        "stalled": latest is not None and is_stalled(latest, now, stalled_after),
         "sync_state": None if latest is None or run is None else _running(latest, run),
         "business_id": None if latest is None else latest.business_id,
         "last_started": any(state.started for state in known),
@@ -155,6 +158,11 @@ def view(states: Iterable[SyncState], now: float, stalled_after: float) -> dict[
         "last_failed": any(state.failed for state in known),
         "last_sync": NULL if latest is None else latest.last_sync,
     }
+
+
+def is_stalled(state: SyncState, now: float, stalled_after: float) -> bool:
+    """Return whether a sync is going on of which nothing was accepted for `stalled_after` seconds."""
+    return state.run is not None and now - state.heard_at >= stalled_after
 
 
 def _running(state: SyncState, run: Run) -> dict[str, Any]:
