@@ -80,6 +80,7 @@ class _Sender:
     _supply: Supply = field(init=False)
     _most: int = field(default=MAX_EVENTS, init=False)  # events in the next batch
     _trying: int = field(default=MAX_EVENTS, init=False)  # events in the one that is on its way
+    _measured: int = field(default=0, init=False)  # the latency of events up to this number is counted
     _pace: pacing.Pace | None = field(default=None, init=False)
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
 
@@ -156,7 +157,7 @@ class _Sender:
         self.state.known = max(self.state.known, batch.last)
         answer = await self._ask(lambda: link.deliver(batch))
         if answer.verdict is Verdict.DONE:
-            self._note_sent(answer.seq - self.position)
+            self._note_sent(answer.seq)
             self._move_to(answer.seq)
         elif answer.verdict is Verdict.BEHIND:
             self._note_rewind(self.position, answer.seq)
@@ -254,9 +255,14 @@ class _Sender:
         elif failures == 0:
             log.info("redis.connected", waiting=self.events.last - self.position)
 
-    def _note_sent(self, count: int) -> None:
-        if count:
-            self.state.went_out(count, time.time())
+    def _note_sent(self, seq: int) -> None:
+        count = seq - self.position
+        if count > 0:
+            now = time.time()
+            self.state.went_out(count, now)
+            for accepted_at, events in self._supply.accepted(max(self.position, self._measured), seq):
+                self.state.latency.observe(now - accepted_at, events)
+            self._measured = max(self._measured, seq)
             self._pace = self._pace and self._pace.spend(count)
             self._note_works()
 

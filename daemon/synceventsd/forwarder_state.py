@@ -11,6 +11,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from synceventsd.core.errors import RedisUnavailable
+from synceventsd.core.latency import Latency
 
 # A call that is out for longer than this (seconds) is told in /status, long before `redis.timeout` makes it a failure.
 SILENT_AFTER: Final = 0.3
@@ -64,7 +65,10 @@ class ForwarderState:
     """The forwarder's knowledge of Redis; every method leaves it consistent. One for each time that a log is opened.
 
     Attributes:
+        failed_ever: tries that failed since the start.
         known: the highest number ever handed to Redis, or known to be out. A cursor beyond it is not our work.
+        latency: how long events took from being accepted until Redis said that it has them; what goes out again is not
+            counted again.
     """
 
     connected: bool = field(default=False, init=False)
@@ -73,12 +77,14 @@ class ForwarderState:
     last_error_at: float | None = field(default=None, init=False)
     since: float | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
+    failed_ever: int = field(default=0, init=False)
     sent: int = field(default=0, init=False)
     resent: int = field(default=0, init=False)
     rewinds: int = field(default=0, init=False)
     last_sent_at: float | None = field(default=None, init=False)
     asked_at: float | None = field(default=None, init=False)
     known: int = field(default=0, init=False)
+    latency: Latency = field(factory=Latency, init=False)
     _told: dict[str, float] = field(factory=dict, init=False)  # when each reason was last told
     _told_now: set[str] = field(factory=set, init=False)  # of the present outage
 
@@ -117,6 +123,7 @@ class ForwarderState:
         self.connected, self.reason, self.asked_at = False, error.reason, None
         self.last_error, self.last_error_at = str(error), at
         self.failures += 1
+        self.failed_ever += 1
         return news
 
     def went_out(self, count: int, at: float) -> None:

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 
 from synceventsd.core.batches import MAX_BYTES, cut
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.latency import acceptances
 from synceventsd.core.model import Group
 from synceventsd.eventlog import EventLog
 from synceventsd.logs import get_logger
@@ -65,6 +66,10 @@ class Supply:
         if not self._read:
             return Unreadable(f"event {after + 1} is neither there nor gone")
         return Hole(after + 1, self._read[0].first - 1, None)
+
+    def accepted(self, after: int, last: int) -> list[tuple[float, int]]:
+        """Return when the events beyond `after`, up to `last`, were accepted; of those that were read ahead."""
+        return acceptances(self._read, after, last)
 
     def go_back(self) -> None:
         """Forget what was read ahead, because earlier events are wanted."""

@@ -7,8 +7,9 @@ in rounds: those that wait at the log's end and want the same get the same bytes
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
@@ -19,6 +20,7 @@ from attrs import define, field, frozen
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable, TooManyStreams
 from synceventsd.core.filters import Filter
+from synceventsd.core.latency import Latency, acceptances_of
 from synceventsd.core.ledger import Incident
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import GapReason, Position
@@ -75,6 +77,11 @@ class Delivery:
         """Return the events' frames for the event stream, joined once for all who get this delivery."""
         return b"".join([group.sse(index) for group, index in self.events])
 
+    @cached_property
+    def accepted(self) -> list[tuple[float, int]]:
+        """Return when its events were accepted, and how many at each time."""
+        return acceptances_of(self.events)
+
 
 class Taken(Enum):
     """What became of a delivery that was offered to a reader whose task waits."""
@@ -93,15 +100,23 @@ class Outlet(Protocol):
 
 @define(eq=False)
 class Subscription:
-    """One reader's cursor. Used by one task; `filter` may be replaced at any time and holds from the next event on."""
+    """One reader's cursor. Used by one task; `filter` may be replaced at any time and holds from the next event on.
+
+    Attributes:
+        live_from: what is beyond this number was accepted after the reader came.
+    """
 
     _hub: Hub
     filter: Filter
     after: int
     outlet: Outlet | None = None
+    live_from: int = field(init=False)
     _woken: trio.Event = field(factory=trio.Event, init=False)
     _skipped_to: int = field(default=0, init=False)
     _unfinished: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.live_from = self._hub.log.last
 
     async def next(self, patience: float) -> Delivery | None:
         """Return what comes next, or an empty delivery when nothing did for `patience` seconds; None at the end.
@@ -115,6 +130,7 @@ class Subscription:
             while not self._hub.closing:
                 delivery = await self._read()
                 if delivery is not None:
+                    self._hub.measure(delivery, self.live_from)
                     return delivery
                 if not self._hub.closing:  # while it read: closing wakes only who is parked
                     await self._park()
@@ -168,12 +184,14 @@ class Subscription:
 
     def offer(self, news: Sequence[Delivery], before: int) -> bool:
         """Give the parked reader what concerns it after number `before`; return false if that woke its task."""
-        for delivery in news:
+        for number, delivery in enumerate(news):
             taken = Taken.NOTHING if self.outlet is None else self.outlet.offer(delivery)
             if taken is not Taken.NOTHING:
                 self.after = before = delivery.position.seq
             if taken is not Taken.ALL:
                 self._unfinished = taken is Taken.PARTLY
+                for handed in news[: number + self._unfinished]:
+                    self._hub.measure(handed)
                 self.wake(before)
                 return False
         return True
@@ -212,7 +230,12 @@ def deliveries(
 
 @define(eq=False)
 class Hub:
-    """All readers; owns who is parked and waits for which business."""
+    """All readers; owns who is parked and waits for which business.
+
+    Attributes:
+        latency: how long events took from being accepted until a reader was handed them; once for each reader, and only
+            for what was accepted after it came.
+    """
 
     log: EventLog
     max_streams: int
@@ -220,6 +243,9 @@ class Hub:
     refused: Counter[str] = field(factory=Counter, init=False)  # readers since the start, by reason
     gaps: Counter[str] = field(factory=Counter, init=False)  # told to readers since the start, by reason
     closing: bool = field(default=False, init=False)
+    latency: Latency = field(factory=Latency, init=False)
+    _wall_clock: Callable[[], float] = time.time
+    _open: set[Subscription] = field(factory=set, init=False)
     _parked: dict[int | None, set[Subscription]] = field(factory=dict, init=False)
     _locating: set[trio.CancelScope] = field(factory=set, init=False)
     _first_parked: trio.Event = field(factory=trio.Event, init=False)
@@ -278,10 +304,13 @@ class Hub:
             )
             self.refuse("too_many_streams", error)
             raise TooManyStreams(error)
+        subscription = Subscription(self, filter_, after)
         self.streams += 1
+        self._open.add(subscription)
         try:
-            yield Subscription(self, filter_, after)
+            yield subscription
         finally:
+            self._open.discard(subscription)
             self.streams -= 1
 
     def refuse(self, reason: str, detail: str) -> None:
@@ -298,6 +327,21 @@ class Hub:
     def position(self, seq: int) -> Position:
         """Return the position right after event `seq`."""
         return self.log.position(seq)
+
+    def measure(self, delivery: Delivery, live_from: int = 0, readers: int = 1) -> None:
+        """Count the latency of a delivery that so many readers take now, unless it begins with older events."""
+        if delivery.events and delivery.events[0][0].first + delivery.events[0][1] > live_from:
+            now = self._wall_clock()
+            for accepted_at, count in delivery.accepted:
+                self.latency.observe(now - accepted_at, count * readers)
+
+    def slowest(self) -> int:
+        """Return up to which number every reader was handed what was accepted since it came; all: the log's last."""
+        parked: set[Subscription] = set().union(*self._parked.values())
+        return min(
+            (max(one.after, one.live_from, self._told if one in parked else 0) for one in self._open),
+            default=self.log.last,
+        )
 
     def close(self) -> None:
         """End all streams: every reader's `next` returns None soon."""
@@ -339,8 +383,10 @@ class Hub:
         recent = self.log.tail_beyond(base)
         news: dict[Filter, list[Delivery]] = {}
         woken = 0
+        taken: Counter[Filter] = Counter()
         for turn, (subscription, waiting) in enumerate(self._concerned(recent), 1):
             if turn % READERS_AT_ONCE == 0:
+                self._measure_all(news, taken)
                 await trio.lowlevel.checkpoint()
             if subscription not in waiting or subscription.after >= last:
                 continue  # it left, or parked after it had read all this, while others had their turn
@@ -351,11 +397,19 @@ class Hub:
                 if wanted not in news:
                     news[wanted] = deliveries(recent.groups, wanted, base, last, self.position)
                 if subscription.offer(news[wanted], base):
+                    taken[wanted] += 1
                     continue
             self._unpark(subscription, waiting)
             woken += 1
+        self._measure_all(news, taken)
         self._told = last
         return woken
+
+    def _measure_all(self, news: Mapping[Filter, Sequence[Delivery]], taken: Counter[Filter]) -> None:
+        for wanted, readers in taken.items():
+            for delivery in news[wanted]:
+                self.measure(delivery, readers=readers)
+        taken.clear()
 
     def _concerned(self, recent: Slice | None) -> list[tuple[Subscription, set[Subscription]]]:
         """Return the parked readers of the businesses that have news, each with the set it waits in."""

@@ -102,10 +102,10 @@ class Report:
         count = log.last - log.forwarded
         try:
             backlog = await self._log.backlog()
+            for_readers = await self._log.accepted_after(self._hub.slowest())
         except (StorageUnavailable, LogDamaged):
-            return Waiting(count, None, None)
-        age = None if backlog.oldest_at is None else max(0.0, round(time.time() - backlog.oldest_at, 3))
-        return Waiting(count, backlog.size, age)
+            return Waiting(count, None, None, None)
+        return Waiting(count, backlog.size, _age(backlog.oldest_at), _age(for_readers))
 
     async def _ledger(self) -> list[dict[str, Any]]:
         entries = self._log.ledger()
@@ -129,3 +129,7 @@ class Report:
     async def metrics(self) -> tuple[bytes, str]:
         """Return Prometheus text and its content type."""
         return expose(self._owners, await self._waiting(), ready=self.unready() is None)
+
+
+def _age(at: float | None) -> float | None:
+    return None if at is None else max(0.0, round(time.time() - at, 3))

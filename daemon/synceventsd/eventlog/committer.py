@@ -16,6 +16,7 @@ from attrs import define, evolve, field
 from synceventsd.core import backoff
 from synceventsd.core.envelope import BUFFER_FULL
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
+from synceventsd.core.latency import Latency
 from synceventsd.core.ledger import Book, Changes, Incident
 from synceventsd.core.model import Group
 from synceventsd.eventlog.lots import MAX_GROUP_BYTES, Lot, Source, compose, fitting, incidents_of, refused
@@ -55,6 +56,7 @@ class Committer:
         failing: why the log cannot be written just now, or None.
         full: whether new events are being rejected with `buffer_full`.
         beat: `trio.current_time()` of the last sign of progress, for the watchdog.
+        latency: how long events took from being handed in until they were durable.
         turn: held while anything is composed, written or deleted; whoever holds it finds none of that half done.
     """
 
@@ -73,6 +75,7 @@ class Committer:
     beat: float = field(default=0.0, init=False)
     book: Book = field(factory=Book, init=False)
     rejected_full: int = field(default=0, init=False)
+    latency: Latency = field(factory=Latency, init=False)
     turn: trio.Lock = field(factory=trio.Lock, init=False)
     _pending: list[Lot] = field(factory=list, init=False)
     _pending_bytes: int = field(default=0, init=False)
@@ -94,6 +97,7 @@ class Committer:
 
     def hand_in(self, lot: Lot) -> None:
         """Queue a lot for the next commit; `lot.source.settled` is called when it is durable."""
+        lot.handed_in_at = trio.current_time()
         self._pending.append(lot)
         self._pending_bytes += lot.cost
         self._work.set()
@@ -204,10 +208,17 @@ class Committer:
         await self._write(commit)
         if commit.groups:
             self.on_commit(commit.groups)
+            self._measure(lots)
         self._in_flight = []
         for lot in lots:
             lot.source.settled(lot.upto, lot.rejects)
         self._land()
+
+    def _measure(self, lots: Sequence[Lot]) -> None:
+        now = trio.current_time()
+        for lot in lots:
+            if lot.lines:
+                self.latency.observe(now - lot.handed_in_at, len(lot.lines))
 
     def _commit_of(self, lots: Sequence[Lot]) -> Commit:
         at = self.wall_clock()

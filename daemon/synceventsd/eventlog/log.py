@@ -311,6 +311,13 @@ class EventLog:
             return Backlog(0, None)
         return await self._look_up(self._index.backlog, self.forwarded, self._store.total_bytes)
 
+    async def accepted_after(self, after: int) -> float | None:
+        """Return when the first event beyond number `after` was accepted; None when there is none."""
+        recent = self.tail_beyond(after)
+        if recent is None:
+            return (await self._look_up(self._index.backlog, after, 0)).oldest_at
+        return recent.groups[0].accepted_at if recent.groups else None
+
     def resume(self, last_event_id: str) -> Resume:
         """Return where the reader who sent this `Last-Event-ID` goes on."""
         return resume(last_event_id, self.epochs, self.oldest, self.last)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from synceventsd.core.envelope import Envelope, Fault, echo
 from synceventsd.core.ledger import Incident
@@ -49,7 +49,7 @@ class Source(Protocol):
 class Lot:
     """What a connection hands in at once: lines `first` to `upto`, each either an event or a reject.
 
-    `size` is the text of the events.
+    `size` is the text of the events. `handed_in_at` is `trio.current_time()`, noted by the committer.
     """
 
     source: Source
@@ -59,6 +59,7 @@ class Lot:
     heads: list[Envelope]
     rejects: list[Rejected]
     size: int
+    handed_in_at: float = field(default=0.0, init=False)
 
     @property
     def cost(self) -> int:
