@@ -1,8 +1,8 @@
 """The program `synceventsd`: what an operator types, and in which words it answers.
 
 Exit status: 0 well, 1 could not start, 2 the command line is wrong, 75 could not start for a reason that may pass, such
-as a full disk (EX_TEMPFAIL), 78 a setting is wrong (EX_CONFIG, for which the unit does not restart). `log` has more.
-What takes long to import is imported by the command that needs it.
+as a full disk (EX_TEMPFAIL), 78 a setting is wrong (EX_CONFIG, for which the unit does not restart). `log`, `status` and
+`doctor` have more. What takes long to import is imported by the command that needs it.
 """
 
 import gc
@@ -18,6 +18,7 @@ import click
 
 from syncevents import _version
 from synceventsd.config import SETTINGS, Config, ConfigError, concerns, dump, holds_password, load, read_secret
+from synceventsd.doctor.commands import doctor, status
 from synceventsd.logtool.commands import log_group
 from synceventsd.unitcommand import install_units
 
@@ -40,6 +41,14 @@ Examples:
   synceventsd run --socket /tmp/sync.sock --state-dir /tmp/sync --redis-url none
   synceventsd token --business 42 --ttl 8h --config /etc/synceventsd/synceventsd.toml
   synceventsd log stat --config /etc/synceventsd/synceventsd.toml
+  synceventsd status
+  synceventsd doctor --config /etc/synceventsd/synceventsd.toml
+
+\b
+Completion, in ~/.bashrc, ~/.zshrc or ~/.config/fish/completions/synceventsd.fish:
+  eval "$(_SYNCEVENTSD_COMPLETE=bash_source synceventsd)"
+  eval "$(_SYNCEVENTSD_COMPLETE=zsh_source synceventsd)"
+  _SYNCEVENTSD_COMPLETE=fish_source synceventsd | source
 """
 
 
@@ -119,6 +128,8 @@ def check_config(file: Path | None) -> None:
 
 synceventsd.add_command(log_group)
 synceventsd.add_command(install_units)
+synceventsd.add_command(status)
+synceventsd.add_command(doctor)
 
 
 @synceventsd.command()

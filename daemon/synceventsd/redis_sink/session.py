@@ -203,12 +203,17 @@ def connect(config: RedisConfig, log_id: str) -> Session:
     Raises:
         RedisUnavailable: always, whatever went wrong.
     """
-    url = config.url or ""
-    password = None if config.password_file is None else _password(config.password_file)
-    with translated(mask_password(url)):
-        wire = _wire_to(url, password, config.timeout)
-        wire.connect()
+    with translated(mask_password(config.url or "")):
+        wire = connect_wire(config)
     return Session(wire, cursor_key(log_id), config.channel)
+
+
+def connect_wire(config: RedisConfig) -> _Wire:
+    """Return redis-py's connection, authenticated; raises what redis-py raises, and `RedisUnavailable`."""
+    password = None if config.password_file is None else _password(config.password_file)
+    wire = _wire_to(config.url or "", password, config.timeout)
+    wire.connect()
+    return wire
 
 
 def _wire_to(url: str, password: str | None, timeout: float) -> _Wire:
