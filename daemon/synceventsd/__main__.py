@@ -16,7 +16,7 @@ def main() -> None:
         sys.exit(f"synceventsd: {', '.join(missing)} not installed: pip install 'syncevents[daemon]'")
     from synceventsd.cli import synceventsd
 
-    synceventsd()
+    synceventsd(prog_name="synceventsd")  # also as a module: the name decides how completion is asked for
 
 
 if __name__ == "__main__":

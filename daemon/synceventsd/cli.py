@@ -82,7 +82,7 @@ def synceventsd() -> None:
     """Take order-sync events on a Unix socket, store them durably, carry them to Redis, browsers and pollers."""
 
 
-@synceventsd.command(epilog=SETTINGS_HELP)
+@synceventsd.command(epilog=SETTINGS_HELP, short_help="Run the daemon until SIGTERM or SIGINT.")
 @_config_option
 @click.option("--socket", metavar="PATH", help="Socket for publishers (ingest.socket).")
 @click.option("--state-dir", metavar="DIR", help="Directory of the event log (storage.state_dir).")
@@ -116,7 +116,7 @@ def run(file: Path | None, socket: str | None, state_dir: str | None, redis_url:
         _fail(reasons, status)
 
 
-@synceventsd.command(epilog=SETTINGS_HELP)
+@synceventsd.command(epilog=SETTINGS_HELP, short_help="Print the settings in force, or what is wrong.")
 @_config_option
 def check_config(file: Path | None) -> None:
     """Print the settings in force, passwords masked; or every problem, with exit status 78."""
@@ -132,7 +132,7 @@ synceventsd.add_command(status)
 synceventsd.add_command(doctor)
 
 
-@synceventsd.command()
+@synceventsd.command(short_help="Print a token for readers.")
 @click.option("--business", "businesses", multiple=True, metavar="ID", help="May read this business; repeat for more.")
 @click.option("--all", "everything", is_flag=True, help="May read everything (as --business '*').")
 @click.option("--ttl", default="8h", show_default=True, metavar="TIME", help="How long it holds: 90s, 30m, 8h or 7d.")

@@ -43,6 +43,19 @@ def test_version_and_help_teach() -> None:
         assert words in helped
 
 
+def test_help_shows_every_command_with_one_whole_line() -> None:
+    told = synceventsd("--help").stdout
+    rows = told.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert {row.split()[0] for row in rows} >= {"run", "check-config", "status", "doctor", "log", "token"}
+    assert all(row.endswith(".") and not row.endswith("...") for row in rows)
+    assert "_SYNCEVENTSD_COMPLETE=bash_source" in told
+
+
+def test_the_shell_is_offered_the_commands() -> None:
+    done = synceventsd(_SYNCEVENTSD_COMPLETE="bash_complete", COMP_WORDS="synceventsd d", COMP_CWORD="1")
+    assert done.stdout.split() == ["plain,doctor"]
+
+
 def test_check_config_prints_the_settings_in_force_with_passwords_masked(file: str) -> None:
     done = synceventsd("check-config", "--config", file, SYNCEVENTSD_HTTP_RETRY="1.5")
     assert (done.returncode, done.stderr) == (0, "")

@@ -53,7 +53,7 @@ Exit status:
 """
 
 
-@click.command(epilog=_STATUS_EPILOG)
+@click.command(epilog=_STATUS_EPILOG, short_help="Ask the running daemon how it is.")
 @click.option("--url", metavar="URL", help="Where HTTP is, as http://HOST:PORT[/BASE] (default: http.bind).")
 @click.option("--http", metavar="HOST:PORT|unix:PATH", help="The same, as `run` has it (http.bind).")
 @click.option(
@@ -97,7 +97,7 @@ def status(url: str | None, http: str | None, timeout: float, file: Path | None,
     sys.exit(0 if judgement.health is Health.OK else WRONG)
 
 
-@click.command(epilog=_DOCTOR_EPILOG)
+@click.command(epilog=_DOCTOR_EPILOG, short_help="Look for what is wrong, and what to do.")
 @_config
 @_json
 def doctor(file: Path | None, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Looking at this machine: socket, user, disk, log, clock, units, port. Facts only; what they mean is in `core.checkup`.
+"""Looking at this machine: socket, user, disk, log, clock, units, port; what it means is in `core.checkup`.
 
 Rule of this file: nothing is changed, and nothing waits for longer than the time it is given. All of it blocks.
 """

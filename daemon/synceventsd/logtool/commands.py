@@ -60,7 +60,7 @@ _from = click.option("--from", "first", type=_number, metavar="SEQ", help="Numbe
 _to = click.option("--to", "last", type=_number, metavar="SEQ", help="Number of the last event.")
 
 
-@click.group(name="log", epilog=_EXAMPLES)
+@click.group(name="log", epilog=_EXAMPLES, short_help="Look at the event log; send events again.")
 def log_group() -> None:
     """Look at the event log, while the daemon runs or does not; have events sent to Redis again.
 
