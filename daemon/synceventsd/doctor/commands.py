@@ -104,7 +104,8 @@ def doctor(file: Path | None, as_json: bool) -> None:
     """Look for what is wrong: socket, rights, disk, log, Redis, clock, units, port; say what to do about it.
 
     It changes nothing, needs neither root nor a running daemon, and takes the settings as `run` does: give it the
-    same --config and environment. As root it sees more; as the publishers' user it sees what holds for them.
+    same --config and environment. As root it sees more; as the publishers' user it sees what holds for them. It
+    connects to the socket as a publisher does, which starts a daemon that systemd has not started yet.
     """
     import trio
     from attrs import asdict
