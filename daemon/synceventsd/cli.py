@@ -1,8 +1,8 @@
 """The program `synceventsd`: what an operator types, and in which words it answers.
 
 Exit status: 0 well, 1 could not start, 2 the command line is wrong, 75 could not start for a reason that may pass, such
-as a full disk (EX_TEMPFAIL), 78 a setting is wrong (EX_CONFIG, for which the unit does not restart). `log`, `status` and
-`doctor` have more. What takes long to import is imported by the command that needs it.
+as a full disk (EX_TEMPFAIL), 78 a setting is wrong (EX_CONFIG, for which the unit does not restart). `log`, `status`
+and `doctor` have more. What takes long to import is imported by the command that needs it.
 """
 
 import gc
