@@ -117,6 +117,7 @@ def test_the_disk(change: dict[str, Any], level: Level, word: str) -> None:
         (evolve(LOG, suspect=True), Level.WARN, "salvages"),
         (LogFacts("missing"), Level.OK, "none yet"),
         (LogFacts("forbidden", "may not be read"), Level.WARN, "as root"),
+        (LogFacts("older", "tables of version 1"), Level.WARN, "make a copy"),
         (LogFacts("foreign", "tables of version 9"), Level.FAIL, "newer synceventsd"),
         (LogFacts("damaged", "does not read"), Level.FAIL, "log verify"),
         (LogFacts("unavailable", "busy"), Level.FAIL, "try again"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,18 +183,25 @@ def test_a_file_in_place_of_the_socket_and_a_foreign_port_are_told(tmp_path: Pat
     assert found["port"][0] == "FAIL"
 
 
+def of_version(directory: Path, version: int) -> None:
+    """Make the log in this directory one of another version; the daemon is stopped."""
+    with closing(sqlite3.connect(directory / "state/events.db")) as database:
+        database.execute(f"PRAGMA user_version = {version}")
+
+
+def test_an_older_log_is_no_failure_as_the_next_start_brings_it_up(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.start()
+    daemon.stop()
+    of_version(tmp_path, 1)
+    level, words = examined(**of(daemon))["log"]
+    assert level == "WARN"
+    assert "the next start" in words
+
+
 def test_a_newer_log_and_a_secret_that_all_may_read_are_told(daemon: Daemon, tmp_path: Path) -> None:
     daemon.start()
     daemon.stop()
-    database = tmp_path / "state/events.db"
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sqlite3; sqlite3.connect({str(database)!r}).execute('PRAGMA user_version = 99')",
-        ],
-        check=True,
-    )
+    of_version(tmp_path, 99)
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     secret.chmod(0o644)

@@ -79,7 +79,7 @@ class LogFacts:
     """The log as an onlooker sees it.
 
     Attributes:
-        trouble: `missing`, `forbidden`, `foreign`, `damaged`, `unavailable`, or None.
+        trouble: `missing`, `forbidden`, `older`, `foreign`, `damaged`, `unavailable`, or None.
         detail: the sentence to it.
         newest_at: seconds since 1970.
     """
@@ -200,6 +200,10 @@ def check_log(facts: LogFacts) -> Finding:
         return ok("log", "there is none yet; the first start makes one")
     if facts.trouble == "forbidden":
         return warn("log", facts.detail, "run the doctor as root or as the daemon's user")
+    if facts.trouble == "older":
+        return warn(
+            "log", facts.detail, "make a copy first if you may want to go back: an older program cannot read it then"
+        )
     if facts.trouble is not None:
         return fail("log", facts.detail, remedies[facts.trouble])
     runs = "a daemon has it open" if facts.running else "no daemon has it open"

@@ -23,7 +23,7 @@ from synceventsd.core.checkup import DiskFacts, LogFacts, PortFacts, SocketFacts
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.doctor import asking
 from synceventsd.eventlog.facts import gather
-from synceventsd.eventlog.onlooker import LogForbidden, LogForeign, LogMissing, Onlooker
+from synceventsd.eventlog.onlooker import LogForbidden, LogForeign, LogMissing, LogOlder, Onlooker
 
 UNITS: Final = ("synceventsd.socket", "synceventsd.service")
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
@@ -95,6 +95,8 @@ def log_facts(state_dir: Path) -> LogFacts:
         return LogFacts("missing", str(error))
     except LogForbidden as error:
         return LogFacts("forbidden", str(error))
+    except LogOlder as error:
+        return LogFacts("older", str(error))
     except LogForeign as error:
         return LogFacts("foreign", str(error))
     except LogDamaged as error:

@@ -38,6 +38,10 @@ class LogForeign(Exception):
     """The file is no log of ours, or of a newer version. Reader: use another program."""
 
 
+class LogOlder(LogForeign):
+    """The log is of an older version. Reader: have the daemon start once, which brings it up to date."""
+
+
 @frozen
 class _Moment:
     """Whether a daemon runs, and what the files looked like; equal moments saw the same log."""
@@ -168,6 +172,11 @@ def _check_kind(db: sqlite3.Connection, path: Path) -> None:
         raise LogMissing(f"{path} is empty: the daemon has not begun a log in it")
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise LogForeign(f"{path} is a SQLite database, but no log of synceventsd")
+    if version < SCHEMA_VERSION:
+        raise LogOlder(
+            f"{path} has tables of version {version}, this program reads version {SCHEMA_VERSION}: "
+            "the next start of the daemon brings it up to that"
+        )
     if version != SCHEMA_VERSION:
         raise LogForeign(
             f"{path} has tables of version {version}, this program knows version {SCHEMA_VERSION}: "
