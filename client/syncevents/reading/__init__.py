@@ -31,8 +31,9 @@ def watch(
     replay: int | None = None,
     last_event_id: str | None = None,
     url: str = DEFAULT_URL,
-    token: str | Callable[[], str | Awaitable[str]] | None = None,
+    token: str | Callable[[], str | Awaitable[str | None] | None] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    on_open: Callable[[], None] | None = None,
     on_retry: Callable[[str, float], None] | None = None,
 ) -> "AbstractAsyncContextManager[Feed]":
     """Read events under trio, over WebSocket; reconnects and resumes by itself, each event comes once and in order.
@@ -55,6 +56,7 @@ def watch(
         token: what `synceventsd token` prints; or a function, also an async one, that returns one. It is called for
             each connection, so a token that expired is replaced. What it raises ends the block in an exception group.
         timeout: seconds without anything, keep-alives included, after which the connection is given up.
+        on_open: called whenever the stream is open, also again.
         on_retry: called when the connection was lost, with the reason and the seconds until the next try; without it
             the log `syncevents` has a warning.
 
@@ -73,7 +75,7 @@ def watch(
     filter_ = make_filter(integration_id, event_types, order_ids)
     check_token(token)
     request = make_request(url, business_id, filter_, replay, last_event_id)
-    return open_feed(request, Manners(token, check_timeout(timeout), on_retry))
+    return open_feed(request, Manners(token, check_timeout(timeout), on_open, on_retry))
 
 
 def iter_events(
@@ -85,8 +87,9 @@ def iter_events(
     replay: int | None = None,
     last_event_id: str | None = None,
     url: str = DEFAULT_URL,
-    token: str | Callable[[], str] | None = None,
+    token: str | Callable[[], str | None] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    on_open: Callable[[], None] | None = None,
     on_retry: Callable[[str, float], None] | None = None,
 ) -> "EventStream":
     """Read events in synchronous code, over Server-Sent Events; as `watch`, whose arguments and errors it has.
@@ -103,4 +106,4 @@ def iter_events(
     filter_ = make_filter(integration_id, event_types, order_ids)
     check_token(token)
     request = make_request(url, business_id, filter_, replay, last_event_id)
-    return EventStream(request, token, check_timeout(timeout), on_retry)
+    return EventStream(request, token, check_timeout(timeout), on_open, on_retry)

@@ -39,13 +39,15 @@ class EventStream:
     def __init__(
         self,
         request: Request,
-        token: str | Callable[[], str] | None,
+        token: str | Callable[[], str | None] | None,
         timeout: float,
+        on_open: Callable[[], None] | None,
         on_retry: Callable[[str, float], None] | None,
     ) -> None:
         self._request = request
         self._token = token
         self._timeout = timeout
+        self._on_open = on_open
         self._on_retry = on_retry
         self._pauses = Pauses()
         self._position = request.last_event_id
@@ -120,6 +122,8 @@ class EventStream:
             finally:
                 connection.end_unless_usable()
             self._position = greeting.position
+            if self._on_open is not None:
+                self._on_open()
         if self._connection is not None:
             self._connection.end()
         return None

@@ -24,7 +24,7 @@ from syncevents.reading.ssetext import MAX_LINE
 from syncevents.reading.values import Gap, Note, Received, read_ws
 
 Item = Received | Gap | Note
-Token = str | Callable[[], str | Awaitable[str]] | None
+Token = str | Callable[[], str | Awaitable[str | None] | None] | None
 
 _RECEIVE_BYTES: Final = 1 << 16
 
@@ -37,6 +37,7 @@ class Manners:
 
     token: Token
     timeout: float
+    on_open: Callable[[], None] | None
     on_retry: Callable[[str, float], None] | None
 
 
@@ -173,7 +174,7 @@ async def _read_once(
             async with trio.open_nursery() as nursery:
                 socket = await _shake_hands(nursery, stream, asked, token)
                 nursery.start_soon(_keep_filter, socket, filter_, shared)
-                await _take_all(socket, manners.timeout, shared, send, taken)
+                await _take_all(socket, manners, shared, send, taken)
         except* (_Lost, SyncEventsError, ConnectionRejected, ProtocolError) as group:
             ends = list(group.exceptions)
     raise _end_of(ends, request.address)
@@ -236,12 +237,16 @@ async def _shake_hands(
 
 
 async def _take_all(
-    socket: WebSocketConnection, patience: float, shared: _Shared, send: "trio.MemorySendChannel[Item]", taken: _Taken
+    socket: WebSocketConnection, manners: Manners, shared: _Shared, send: "trio.MemorySendChannel[Item]", taken: _Taken
 ) -> NoReturn:
     """Hand over what comes; raises _Lost or NotUnderstood at the end."""
+    greeting = read_ws(await _next_message(socket, manners.timeout))
+    taken.position = greeting.position
+    if manners.on_open is not None:
+        manners.on_open()
+    shared.opened.set()
     while True:
-        item = read_ws(await _next_message(socket, patience))
-        shared.opened.set()
+        item = read_ws(await _next_message(socket, manners.timeout))
         if isinstance(item, Note) and item.trouble:
             log.warning("the daemon complains: %s", item.trouble)
         await send.send(item)
