@@ -108,9 +108,10 @@ def endings() -> Iterator[None]:
 class Patience:
     """What a command does when its stream is lost: at first it gives up, later it says so and waits."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, tell: Callable[[str], None]) -> None:
         self._opened = False
         self._address = address
+        self._tell = tell
         self._told = False
 
     def lost(self, reason: str, pause: float) -> None:
@@ -119,16 +120,21 @@ class Patience:
             raise Unreachable(f"no daemon answers at {self._address}: {reason}")
         if not self._told:
             self._told = True
-            click.echo(f"syncevents: the connection is lost ({reason}); trying again until it is back", err=True)
+            self._tell(f"the connection is lost ({reason}); trying again until it is back")
 
     def found(self) -> None:
         """Take note that the stream is open, and say so after a loss."""
         self._opened = True
         if self._told:
             self._told = False
-            click.echo("syncevents: connected again", err=True)
+            self._tell("connected again")
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error."""
+    click.echo(f"syncevents: {text}", err=True)
 
 
 def _end(text: str, status: int) -> None:
-    click.echo(f"syncevents: {text}", err=True)
+    tell(text)
     sys.exit(status)

@@ -26,7 +26,7 @@ A sync of which nothing was heard for long (status.stalled_after) is marked STAL
 {ENDINGS}"""
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Show the sync of one integration.")
 @click.argument("integration", type=click.IntRange(0, MAX_ID))
 @click.option("-b", "--business", type=click.IntRange(1, MAX_ID), metavar="N", help="Its sync for this business.")
 @click.option("--json", "as_json", is_flag=True, help="The daemon's answer, as one line of JSON.")

@@ -11,7 +11,7 @@ from syncevents.checks import MAX_ID
 from syncevents.reading import iter_events
 from syncevents.reading.asking import MAX_REPLAY
 from syncevents.reading.values import Gap, Received
-from syncevents.reading_options import ENDINGS, Patience, Where, endings, where_options
+from syncevents.reading_options import ENDINGS, Patience, Where, endings, tell, where_options
 from syncevents.telling import SHORT_NAMES, event_json, event_line, gap_json, gap_line
 from syncevents.terminal import shows_colours
 
@@ -60,7 +60,7 @@ def _complete_type(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [name for name in SHORT_NAMES.values() if name.startswith(incomplete)]
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Show events as they come.")
 @click.option(
     "-b", "--business", type=click.IntRange(1, MAX_ID), metavar="N", help="Only this business's and global ones."
 )
@@ -92,7 +92,7 @@ def tail(since: timedelta | None, replay: int | None, as_json: bool, **asked: An
         replay = _DEFAULT_REPLAY if since is None else _SINCE_REPLAY
     begin = None if since is None else datetime.now(UTC) - since
     with endings():
-        patience = Patience(where.address)
+        patience = Patience(where.address, tell)
         stream = iter_events(
             business_id=asked["business"],
             integration_id=asked["integration"],
@@ -124,7 +124,7 @@ def _from(begin: datetime | None, items: Iterator[Received | Gap]) -> Iterator[R
 
 def _show(item: Received | Gap, *, as_json: bool) -> None:
     if isinstance(item, Gap):
-        click.echo(f"syncevents: {gap_line(item)}", err=True)
+        tell(gap_line(item))
         if as_json:
             click.echo(gap_json(item))
     elif as_json:

@@ -23,7 +23,7 @@ from syncevents.progress import LIFECYCLE, Progress, Run, ended_line, ended_obje
 from syncevents.reading import iter_events
 from syncevents.reading.eventstream import EventStream
 from syncevents.reading.values import Gap, Received
-from syncevents.reading_options import ENDINGS, Patience, Unreachable, Where, endings, where_options
+from syncevents.reading_options import ENDINGS, Patience, Unreachable, Where, endings, tell, where_options
 from syncevents.sync_status_command import ask
 from syncevents.telling import gap_line, to_json
 from syncevents.terminal import Board, can_redraw, shows_colours
@@ -47,10 +47,10 @@ Syncs that began before it are found among the newest {_REPLAY} starts and ends.
 
 {ENDINGS}"""
 
-Note = Received | Gap | Exception
+Note = Received | Gap | Exception | str  # text: what to tell of the connection
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Show the progress of all syncs.")
 @click.option("-b", "--business", type=click.IntRange(1, MAX_ID), metavar="N", help="Only its syncs and global ones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option(
@@ -66,7 +66,8 @@ def watch(business: int | None, as_json: bool, interval: float | None, url: str,
     where = Where(url, token_file)
     redraws = can_redraw() and not as_json
     with endings():
-        patience = Patience(where.address)
+        inbox: SimpleQueue[Note] = SimpleQueue()
+        patience = Patience(where.address, inbox.put)
         stream = iter_events(
             business_id=business,
             event_types=LIFECYCLE,
@@ -76,15 +77,14 @@ def watch(business: int | None, as_json: bool, interval: float | None, url: str,
             on_open=patience.found,
             on_retry=patience.lost,
         )
-        with _following(stream) as inbox:
+        with _following(stream, inbox):
             view = _Table() if redraws else _Lines(as_json=as_json)
             _Watch(where, inbox, view).run(interval or (_REDRAW if redraws else _REPORT))
 
 
 @contextmanager
-def _following(stream: EventStream) -> Iterator["SimpleQueue[Note]"]:
+def _following(stream: EventStream, inbox: "SimpleQueue[Note]") -> Iterator[None]:
     """Read the stream in a thread until the block is left."""
-    inbox: SimpleQueue[Note] = SimpleQueue()
 
     def follow() -> None:
         try:
@@ -96,7 +96,7 @@ def _following(stream: EventStream) -> Iterator["SimpleQueue[Note]"]:
     thread = threading.Thread(target=follow, name="syncevents-watch", daemon=True)
     thread.start()
     try:
-        yield inbox
+        yield
     finally:
         stream.close()
         thread.join(_JOIN)
@@ -125,8 +125,8 @@ class _Watch:
     def _take(self, note: Note) -> None:
         if isinstance(note, Exception):
             raise note
-        if isinstance(note, Gap):
-            click.echo(f"syncevents: {gap_line(note)}", err=True)
+        if isinstance(note, Gap | str):
+            self._view.notice(note if isinstance(note, str) else gap_line(note))
             return
         ended = self._progress.heard(note)
         if note.timestamp < self._began:  # of the replay: it only says what is going on
@@ -161,6 +161,10 @@ class _Table:
         failed = event.type == EventType.SYNC_FAILED
         self._lasting.append(click.style(line, fg="red" if failed else "green") if self._colours else line)
 
+    def notice(self, text: str) -> None:
+        """Remember the line for the next time."""
+        self._lasting.append(f"syncevents: {text}")
+
     def show(self, progress: Progress, now: datetime) -> None:
         """Write it."""
         width = shutil.get_terminal_size().columns
@@ -189,6 +193,10 @@ class _Lines:
     def ended(self, run: Run, event: Received) -> None:
         """Tell of a sync that ended."""
         click.echo(to_json(ended_object(run, event)) if self._as_json else ended_line(run, event))
+
+    def notice(self, text: str) -> None:
+        """Tell of the connection, or of a gap."""
+        tell(text)
 
     def show(self, progress: Progress, now: datetime) -> None:
         """Tell of all that are going on."""
