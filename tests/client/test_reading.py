@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -31,6 +32,29 @@ def source_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SYNCEVENTSD_LOGGING_FORMAT", "text")
         yield partial(a_source, tmp_path_factory.mktemp("d"))
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
+    """A daemon that several tests use, each for a business of its own."""
+    with a_source(tmp_path_factory.mktemp("d")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
+    """The same, with tokens."""
+    with a_source(tmp_path_factory.mktemp("d"), tokens=True) as made:
+        yield made
+
+
+_shops = itertools.count(1000)
+
+
+@pytest.fixture
+def shop() -> int:
+    """A business that nobody has read or written for."""
+    return next(_shops)
 
 
 class Taker:
@@ -69,12 +93,12 @@ Reader = Any
 
 
 @both
-async def test_what_is_published_after_the_block_began_comes(source_of: Sources, reader: Reader) -> None:
-    with source_of() as source:
-        async with reader(business_id=42, replay=0, url=source.url) as taker:
-            await in_thread(source.publish, 3)
-            events = await taker.take(3)
-    assert [(number_of(event), event.seq) for event in events] == [(1, 1), (2, 2), (3, 3)]
+async def test_what_is_published_after_the_block_began_comes(daemon: Source, reader: Reader, shop: int) -> None:
+    async with reader(business_id=shop, replay=0, url=daemon.url) as taker:
+        await in_thread(partial(daemon.publish, 3, business=shop))
+        events = await taker.take(3)
+    last = daemon.published
+    assert [(number_of(event), event.seq) for event in events] == [(n, n) for n in range(last - 2, last + 1)]
 
 
 @both
@@ -96,13 +120,14 @@ async def test_every_event_comes_once_and_in_order_across_restarts(source_of: So
 
 
 @both
-async def test_a_position_leads_on_right_after_the_event_it_was_taken_from(source_of: Sources, reader: Reader) -> None:
-    with source_of() as source:
-        source.publish(5)
-        async with reader(business_id=42, url=source.url) as taker:
-            position = (await taker.take(2))[1].position
-        async with reader(business_id=42, url=source.url, last_event_id=position) as taker:
-            assert await taker.numbers(3) == [3, 4, 5]
+async def test_a_position_leads_on_right_after_the_event_it_was_taken_from(
+    daemon: Source, reader: Reader, shop: int
+) -> None:
+    daemon.publish(5, business=shop)
+    async with reader(business_id=shop, url=daemon.url) as taker:
+        position = (await taker.take(2))[1].position
+    async with reader(business_id=shop, url=daemon.url, last_event_id=position) as taker:
+        assert await taker.numbers(3) == [daemon.published - 2, daemon.published - 1, daemon.published]
 
 
 @both
@@ -146,39 +171,40 @@ async def test_a_filter_a_business_and_a_base_path_are_heeded(source_of: Sources
 
 
 @both
-async def test_without_the_right_token_it_ends_with_a_clear_error(source_of: Sources, reader: Reader) -> None:
-    with source_of(tokens=True) as source:
-        for token, business, status in ((None, 42, 401), ("x", 42, 401), (source.token(42), 7, 403)):
-            with pytest.raises(syncevents.Refused, match=f"answered {status}") as refused:
-                async with reader(business_id=business, url=source.url, token=token):
-                    pass
-            assert refused.value.status == status
+async def test_without_the_right_token_it_ends_with_a_clear_error(guarded: Source, reader: Reader) -> None:
+    for token, business, status in ((None, 42, 401), ("x", 42, 401), (guarded.token(42), 7, 403)):
+        with pytest.raises(syncevents.Refused, match=f"answered {status}") as refused:
+            async with reader(business_id=business, url=guarded.url, token=token):
+                pass
+        assert refused.value.status == status
 
 
 @both
-async def test_a_token_that_expires_is_replaced_and_nothing_is_missed(source_of: Sources, reader: Reader) -> None:
-    with source_of(tokens=True) as source:
-        made: list[str] = []
+async def test_a_token_that_expires_is_replaced_and_nothing_is_missed(
+    guarded: Source, reader: Reader, shop: int
+) -> None:
+    made: list[str] = []
 
-        def token() -> str:
-            made.append(source.token(42, ttl=1.5))
-            return made[-1]
+    def token() -> str:
+        made.append(guarded.token(shop, ttl=1.5))
+        return made[-1]
 
-        async with reader(business_id=42, replay=0, url=source.url, token=token) as taker:
-            taken = []
-            while len(made) < 2:
-                await in_thread(source.publish)
-                taken += await taker.numbers(1)
-                await trio.sleep(0.1)
-        assert taken == list(range(1, source.published + 1))
+    first = guarded.published + 1
+    async with reader(business_id=shop, replay=0, url=guarded.url, token=token) as taker:
+        taken = []
+        while len(made) < 2:
+            await in_thread(partial(guarded.publish, business=shop))
+            taken += await taker.numbers(1)
+            await trio.sleep(0.1)
+    assert taken == list(range(first, guarded.published + 1))
 
 
 @both
 async def test_a_token_that_expires_and_is_not_replaced_ends_with_a_clear_error(
-    source_of: Sources, reader: Reader
+    guarded: Source, reader: Reader, shop: int
 ) -> None:
-    with source_of(tokens=True) as source, pytest.raises(syncevents.Refused, match="expired"):
-        async with reader(business_id=42, url=source.url, token=source.token(42, ttl=1.5)) as taker:
+    with pytest.raises(syncevents.Refused, match="expired"):
+        async with reader(business_id=shop, url=guarded.url, token=guarded.token(shop, ttl=1.5)) as taker:
             await taker.take()
 
 
@@ -234,34 +260,30 @@ async def test_a_connection_that_died_silently_is_noticed_over_sse() -> None:
                 stream.close()
 
 
-async def test_a_connection_that_died_silently_is_noticed_over_websocket(source_of: Sources) -> None:
+async def test_a_connection_that_died_silently_is_noticed_over_websocket(daemon: Source) -> None:
     lost: list[str] = []
-    with source_of(HTTP_KEEP_ALIVE="3600") as source, trio.fail_after(LIMIT):
+    with trio.fail_after(LIMIT):  # the daemon's own keep-alives come every 15 s only
         async with syncevents.watch(
-            url=source.url, timeout=0.3, on_retry=lambda reason, pause: lost.append(reason)
+            url=daemon.url, timeout=0.3, on_retry=lambda reason, pause: lost.append(reason)
         ) as feed:
             with trio.move_on_after(1):
                 await feed.__anext__()
     assert lost[0] == "not even a keep-alive came for 0.3 s"
 
 
-@both
-async def test_keep_alives_keep_a_quiet_stream_open(source_of: Sources, reader: Reader) -> None:
+async def test_keep_alives_keep_a_quiet_stream_open(source_of: Sources) -> None:
     lost: list[str] = []
     with source_of(HTTP_KEEP_ALIVE="0.1") as source:
-        async with (
-            reader(
-                business_id=42, url=source.url, timeout=1, on_retry=lambda reason, pause: lost.append(reason)
-            ) as taker,
-            trio.open_nursery() as nursery,
-        ):
+        asked = {"url": source.url, "timeout": 2.0, "on_retry": lambda reason, pause: lost.append(reason)}
+        async with by_sse(**asked) as one, by_websocket(**asked) as other, trio.open_nursery() as nursery:
 
-            async def publish_late() -> None:
-                await trio.sleep(3)
-                await in_thread(source.publish)
+            async def take_one(taker: Taker) -> None:
+                assert await taker.numbers(1) == [1]
 
-            nursery.start_soon(publish_late)
-            assert await taker.numbers(1) == [1]
+            nursery.start_soon(take_one, one)
+            nursery.start_soon(take_one, other)
+            await trio.sleep(2.5)
+            await in_thread(source.publish)
     assert lost == []
 
 
@@ -306,25 +328,26 @@ async def test_the_filter_can_be_changed_while_it_runs_and_holds_across_a_restar
                 await feed.set_filter(event_types=[])
 
 
-async def test_being_cancelled_while_waiting_loses_nothing(source_of: Sources) -> None:
-    with source_of() as source, trio.fail_after(LIMIT):
-        async with syncevents.watch(business_id=42, replay=0, url=source.url) as feed:
+async def test_being_cancelled_while_waiting_loses_nothing(daemon: Source, shop: int) -> None:
+    first = daemon.published + 1
+    with trio.fail_after(LIMIT):
+        async with syncevents.watch(business_id=shop, replay=0, url=daemon.url) as feed:
             taken: list[int] = []
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(in_thread, source.publish, 300)
+                nursery.start_soon(in_thread, partial(daemon.publish, 300, business=shop))
                 while len(taken) < 300:
                     with trio.move_on_after(0.0005):
                         taken.append(number_of(await feed.__anext__()))
-    assert taken == list(range(1, 301))
+    assert taken == list(range(first, first + 300))
 
 
-async def test_the_blocks_own_error_leaves_as_it_is(source_of: Sources) -> None:
-    with source_of() as source, trio.fail_after(LIMIT):
+async def test_the_blocks_own_error_leaves_as_it_is(daemon: Source) -> None:
+    with trio.fail_after(LIMIT):
         with pytest.raises(KeyError, match="mine"):
-            async with syncevents.watch(url=source.url):
+            async with syncevents.watch(url=daemon.url):
                 raise KeyError("mine")
         with trio.CancelScope() as scope:
-            async with syncevents.watch(url=source.url) as feed:
+            async with syncevents.watch(url=daemon.url) as feed:
                 scope.cancel()
                 await feed.__anext__()
         assert scope.cancelled_caught
@@ -347,43 +370,41 @@ async def test_a_daemon_that_comes_later_is_waited_for(source_of: Sources) -> No
                 pass
 
 
-async def test_an_async_function_may_give_the_token(source_of: Sources) -> None:
-    with source_of(tokens=True) as source, trio.fail_after(LIMIT):
+async def test_an_async_function_may_give_the_token(guarded: Source, shop: int) -> None:
+    async def token() -> str:
+        await trio.lowlevel.checkpoint()
+        return guarded.token(shop)
 
-        async def token() -> str:
-            await trio.lowlevel.checkpoint()
-            return source.token(42)
-
-        source.publish()
-        async with syncevents.watch(business_id=42, url=source.url, token=token) as feed:
-            assert number_of(await feed.__anext__()) == 1
-
-
-def test_another_thread_ends_an_iteration_that_waits(source_of: Sources) -> None:
-    with source_of() as source:
-        stream = syncevents.iter_events(url=source.url)
-        entered = threading.Event()
-        items: list[Any] = []
-
-        def read() -> None:
-            with stream as events:
-                entered.set()
-                items.extend(events)
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        assert entered.wait(LIMIT)
-        stream.close()
-        thread.join(LIMIT)
-        assert not thread.is_alive()
-        assert items == []
+    guarded.publish(business=shop)
+    with trio.fail_after(LIMIT):
+        async with syncevents.watch(business_id=shop, url=guarded.url, token=token) as feed:
+            assert number_of(await feed.__anext__()) == guarded.published
 
 
-def test_a_caller_that_is_interrupted_while_it_waits_may_go_on_and_misses_nothing(source_of: Sources) -> None:
+def test_another_thread_ends_an_iteration_that_waits(daemon: Source) -> None:
+    stream = syncevents.iter_events(url=daemon.url)
+    entered = threading.Event()
+    items: list[Any] = []
+
+    def read() -> None:
+        with stream as events:
+            entered.set()
+            items.extend(events)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert entered.wait(LIMIT)
+    stream.close()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    assert items == []
+
+
+def test_a_caller_that_is_interrupted_while_it_waits_may_go_on_and_misses_nothing(daemon: Source, shop: int) -> None:
     def interrupt(*_: object) -> None:
         raise KeyError("mine")
 
-    with source_of() as source, syncevents.iter_events(business_id=42, replay=0, url=source.url) as events:
+    with syncevents.iter_events(business_id=shop, replay=0, url=daemon.url) as events:
         before = signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         try:
@@ -391,8 +412,8 @@ def test_a_caller_that_is_interrupted_while_it_waits_may_go_on_and_misses_nothin
                 next(events)
         finally:
             signal.signal(signal.SIGALRM, before)
-        source.publish(2)
-        assert [number_of(next(events)) for _ in range(2)] == [1, 2]
+        daemon.publish(2, business=shop)
+        assert [number_of(next(events)) for _ in range(2)] == [daemon.published - 1, daemon.published]
 
 
 def test_what_is_no_event_stream_is_not_understood() -> None:

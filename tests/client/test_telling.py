@@ -57,7 +57,7 @@ def test_json_keeps_every_value_and_every_digit(value: Any) -> None:
 def test_an_amount_is_told_with_the_digits_it_came_with() -> None:
     told = event(EventType.SYNC_ORDER_CREATED, order_number="#7", total_amount=Decimal("12.50"), currency="EUR")
     assert '"total_amount":12.50,' in event_json(told)
-    assert "#7             12.50 EUR" in event_line(told)
+    assert "#7         12.50 EUR" in event_line(told)
     assert to_json(float("inf")) == "1e999"
     assert json.loads(to_json(float("-inf"))) == float("-inf")
 
