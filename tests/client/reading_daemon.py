@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,3 +93,53 @@ def number_of(item: Received | Gap) -> int:
 
 async def in_thread(work: Any, *arguments: Any) -> Any:
     return await trio.to_thread.run_sync(work, *arguments)
+
+
+class CuttingProxy:
+    """Stands before a daemon and cuts each connection after so many bytes of its answers as `lengths` gives."""
+
+    def __init__(self, port: int, lengths: Iterator[int]) -> None:
+        self._target = ("127.0.0.1", port)
+        self._lengths = lengths
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self.cuts = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> CuttingProxy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(LIMIT)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, socket.create_connection(self._target) as server:
+                self._carry(client, server, next(self._lengths))
+
+    def _carry(self, client: socket.socket, server: socket.socket, left: int) -> None:
+        """Carry bytes both ways until enough came back or one side has closed."""
+        while left > 0:
+            for side in select.select([client, server], [], [])[0]:
+                try:
+                    data = side.recv(65536)
+                except OSError:
+                    return
+                if not data:
+                    return
+                if side is client:
+                    server.sendall(data)
+                else:
+                    client.sendall(data[:left])
+                    left -= len(data)
+        self.cuts += 1

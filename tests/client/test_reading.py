@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
-from reading_daemon import LIMIT, Source, a_source, in_thread, number_of
+from reading_daemon import LIMIT, CuttingProxy, Source, a_source, in_thread, number_of
 
 import syncevents
 from syncevents import Gap, Received
@@ -131,6 +132,23 @@ async def test_a_position_leads_on_right_after_the_event_it_was_taken_from(
 
 
 @both
+async def test_every_event_comes_once_and_in_order_wherever_connections_are_cut(
+    daemon: Source, reader: Reader, shop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncevents.reading.retrying.CAP", 0.01)
+    first = daemon.published + 1
+    await in_thread(partial(daemon.publish, 400, business=shop))
+    dice = random.Random(20)  # an event has some 400 bytes, the opening 600; half are closed unanswered
+    with CuttingProxy(
+        daemon.daemon.port, (dice.randrange(1, 9000) * dice.randrange(2) for _ in itertools.count())
+    ) as proxy:
+        async with reader(business_id=shop, url=proxy.url, on_retry=lambda *_: None) as taker:
+            taken = await taker.numbers(400)
+    assert taken == list(range(first, first + 400))
+    assert proxy.cuts > 40
+
+
+@both
 async def test_a_gap_is_told_where_events_are_no_longer_kept(source_of: Sources, reader: Reader) -> None:
     with source_of(STORAGE_RETAIN_SECONDS="0.1") as source:
         source.publish(1)
@@ -221,7 +239,7 @@ async def test_a_slow_consumer_gets_everything_without_holding_it(source_of: Sou
 
 
 @contextmanager
-def a_silent_server(answer: bytes) -> Iterator[tuple[str, threading.Event]]:
+def a_silent_server(answer: bytes, *, closes: bool = False) -> Iterator[tuple[str, threading.Event]]:
     """A server that answers once with these bytes and then says nothing more, as behind a cut cable."""
     second = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -237,6 +255,8 @@ def a_silent_server(answer: bytes) -> Iterator[tuple[str, threading.Event]]:
                 if len(kept) > 1:
                     second.set()
                 connection.sendall(answer)
+                if closes:
+                    connection.shutdown(socket.SHUT_WR)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -414,6 +434,20 @@ def test_a_caller_that_is_interrupted_while_it_waits_may_go_on_and_misses_nothin
             signal.signal(signal.SIGALRM, before)
         daemon.publish(2, business=shop)
         assert [number_of(next(events)) for _ in range(2)] == [daemon.published - 1, daemon.published]
+
+
+@pytest.mark.parametrize("upto", range(9, 75, 4))
+def test_a_head_that_was_cut_off_is_tried_again(upto: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n"
+    reasons: list[str] = []
+
+    def once(reason: str, pause: float) -> None:
+        reasons.append(reason)
+        raise KeyError
+
+    with a_silent_server(head[:upto], closes=True) as (url, _), pytest.raises(KeyError):
+        syncevents.iter_events(url=url, on_retry=once).__enter__()
+    assert len(reasons) == 1
 
 
 def test_what_is_no_event_stream_is_not_understood() -> None:

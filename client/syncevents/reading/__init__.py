@@ -54,11 +54,11 @@ def watch(
         last_event_id: go on right after this `position`; `replay` does not matter then.
         url: `http://host:port`, with the base path if there is one, or `unix:/path`.
         token: what `synceventsd token` prints; or a function, also an async one, that returns one. It is called for
-            each connection, so a token that expired is replaced. What it raises ends the block in an exception group.
+            each connection, so a token that expired is replaced.
         timeout: seconds without anything, keep-alives included, after which the connection is given up.
         on_open: called whenever the stream is open, also again.
         on_retry: called when the connection was lost, with the reason and the seconds until the next try; without it
-            the log `syncevents` has a warning.
+            the log `syncevents` has a warning. What these functions raise ends the block, in an exception group.
 
     Raises:
         ImportError: the extra `[watch]` is not installed.

@@ -24,6 +24,7 @@ from syncevents.reading.ssetext import Parser
 from syncevents.reading.values import Gap, Note, Received, read_sse
 
 _CHUNK: Final = 1 << 16  # bytes; as much as the daemon sends at once
+_EVENT_STREAM: Final = "text/event-stream"
 _MOST_OF_AN_ERROR: Final = 4096  # bytes
 
 log = logging.getLogger("syncevents")
@@ -153,7 +154,7 @@ class _Connection:
         self.usable = False
         self._request = request
         self._timeout = timeout
-        self._http = Http(request.address, min(CONNECT_WITHIN, timeout))
+        self._http = Http(request.address, CONNECT_WITHIN)
         self._response: http.client.HTTPResponse | None = None
         self._parser = Parser()
         self._ready: deque[Received | Gap | Note] = deque()
@@ -169,15 +170,22 @@ class _Connection:
 
         Raises Refused, NotUnderstood, or OSError and HTTPException where another try may help.
         """
-        given = {"Accept": "text/event-stream", "Cache-Control": "no-store", **headers(token)}
+        given = {"Accept": _EVENT_STREAM, "Cache-Control": "no-store", **headers(token)}
+        self._http.connect()
+        # From here on: the daemon may have to look through its log before it answers, for seconds.
+        self._http.sock.settimeout(self._timeout)
         self._http.request("GET", self._request.target("sse"), headers=given)
         response = self._http.getresponse()
         if response.status != http.client.OK:
             self._fail(response)
-        if response.headers.get_content_type() != "text/event-stream":
-            raise NotUnderstood(f"{self._request.address} answers, but not with an event stream; is the url right?")
-        if self._http.sock is not None:
-            self._http.sock.settimeout(self._timeout)
+        kind = (response.headers.get("Content-Type") or "").partition(";")[0].strip()
+        if kind != _EVENT_STREAM:
+            # http.client takes a head that was cut off for a whole one.
+            if _EVENT_STREAM.startswith(kind):
+                raise ConnectionError("the connection was cut")
+            raise NotUnderstood(
+                f"{self._request.address} answers with {kind!r}, not an event stream; is the url right?"
+            )
         self._response = response
         self.usable = True
         greeting = self.next()

@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Final, NoReturn, Self
+from typing import Final, NoReturn, Self, cast
 
 import trio
 from attrs import define, field, frozen
@@ -172,7 +172,7 @@ async def _read_once(
     async with await _connect(request.address) as stream:
         try:
             async with trio.open_nursery() as nursery:
-                socket = await _shake_hands(nursery, stream, asked, token)
+                socket = await _shake_hands(nursery, stream, asked, token, manners.timeout)
                 nursery.start_soon(_keep_filter, socket, filter_, shared)
                 await _take_all(socket, manners, shared, send, taken)
         except* (_Lost, SyncEventsError, ConnectionRejected, ProtocolError) as group:
@@ -218,22 +218,53 @@ def _reason(error: OSError) -> str:
     return str(causes[0].strerror or causes[0])
 
 
+@define(eq=False)
+class _Ending(trio.abc.ReceiveStream):
+    """The receiving half of a stream, which tells when it is at its end: trio-websocket waits on for its handshake."""
+
+    _stream: trio.SocketStream
+    ended: trio.Event = field(factory=trio.Event)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive as the stream does."""
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self.ended.set()
+            raise
+        if not data:
+            self.ended.set()
+        return data
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+
 async def _shake_hands(
-    nursery: trio.Nursery, stream: trio.SocketStream, asked: Request, token: str | None
+    nursery: trio.Nursery, stream: trio.SocketStream, asked: Request, token: str | None, patience: float
 ) -> WebSocketConnection:
+    """Open the WebSocket; the daemon may have to look through its log before it answers, for seconds."""
     extra = [(name.encode(), value.encode()) for name, value in headers(token).items()]
-    # A daemon that closes in the middle of this is noticed by the deadline only: trio-websocket waits on.
-    with trio.move_on_after(CONNECT_WITHIN):
+    ending = _Ending(stream)
+    with trio.move_on_after(patience) as scope:
+        nursery.start_soon(_cancel_at, ending.ended, scope)
         return await wrap_client_stream(
             nursery,
-            stream,
+            cast("trio.SocketStream", trio.StapledStream(stream, ending)),  # it sends, receives and closes, no more
             asked.address.authority,
             asked.target("ws"),
             extra_headers=extra,
             max_message_size=MAX_LINE,
             receive_buffer_size=_RECEIVE_BYTES,
         )
-    raise _Lost(f"{asked.address}: no answer within {CONNECT_WITHIN:g} s")
+    why = "the connection was closed unanswered" if ending.ended.is_set() else f"no answer within {patience:g} s"
+    raise _Lost(f"{asked.address}: {why}")
+
+
+async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 async def _take_all(
