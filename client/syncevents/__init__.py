@@ -1,4 +1,4 @@
-"""Publish order-sync events to synceventsd.
+"""Publish order-sync events to synceventsd, and read them.
 
     import syncevents
 
@@ -7,6 +7,8 @@
 The functions of this module publish from anywhere, without set-up, and never wait. `Publisher` gives a program its own
 queue, connection and acknowledgements; `open_publisher` does so for trio and asyncio. Arguments: the integration's id,
 the business's id or None, and the data. Wrong ones raise TypeError or ValueError at the call.
+
+`watch` (trio) and `iter_events` (synchronous) read what the daemon has stored; they reconnect and resume by themselves.
 """
 
 from syncevents._version import __version__
@@ -22,7 +24,7 @@ from syncevents.default import (
     publish_sync_started,
     statistics,
 )
-from syncevents.errors import QueueFull, Rejected, SyncEventsError
+from syncevents.errors import NotUnderstood, QueueFull, Refused, Rejected, SyncEventsError
 from syncevents.events import (
     EVENT_TYPES,
     EventType,
@@ -35,14 +37,20 @@ from syncevents.events import (
     SyncStarted,
 )
 from syncevents.publisher import Publisher
+from syncevents.reading import iter_events, watch
+from syncevents.reading.values import Gap, Received
 from syncevents.wire import Reject
 
 __all__ = [
     "EVENT_TYPES",
     "AsyncPublisher",
     "EventType",
+    "Gap",
+    "NotUnderstood",
     "Publisher",
     "QueueFull",
+    "Received",
+    "Refused",
     "Reject",
     "Rejected",
     "Statistics",
@@ -56,6 +64,7 @@ __all__ = [
     "SyncStarted",
     "__version__",
     "flush",
+    "iter_events",
     "open_publisher",
     "publish_sync_completed",
     "publish_sync_failed",
@@ -64,4 +73,5 @@ __all__ = [
     "publish_sync_order_updated",
     "publish_sync_started",
     "statistics",
+    "watch",
 ]

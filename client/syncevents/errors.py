@@ -27,3 +27,23 @@ class Rejected(SyncEventsError):
     def __reduce__(self) -> tuple[type["Rejected"], tuple[tuple[Reject, ...], int]]:
         """Pickle by the arguments, so that the error crosses process boundaries."""
         return Rejected, (self.rejects, self.count)
+
+
+class Refused(SyncEventsError):
+    """The daemon does not let this reader have what it asked for; asking again would not change that.
+
+    `status` is that of HTTP: 401 without a valid token, 403 where the token does not open what was asked for, 404 where
+    there is no such path (is the base path right?), and the others below 500 but 408, 425 and 429.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type["Refused"], tuple[int, str]]:
+        """Pickle by the arguments, so that the error crosses process boundaries."""
+        return Refused, (self.status, str(self))
+
+
+class NotUnderstood(SyncEventsError):
+    """What came is no stream of synceventsd's, or of a daemon that this version does not understand."""

@@ -20,7 +20,7 @@ _MAX_PENDING: Final = 1000  # so that a queue of long lines fits into memory, to
 _PROGRESS_EVERY: Final = 10000  # lines
 
 
-@click.command()
+@click.command(short_help="Send envelopes from a file or a pipe.")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option(
     "--socket",

@@ -26,8 +26,8 @@ from syncevents.demo import command, demo
 from syncevents.demo.intro import without_password
 from syncevents.demo.seen import Seen, describe, describe_status
 from syncevents.demo.shopify import OrdersError, order_id, read_orders, translate
-from syncevents.demo.ssetext import Message, Parser
 from syncevents.demo.tally import Row, View, differences, status_row, table, type_row
+from syncevents.reading.ssetext import Message, Parser
 
 NOW = datetime(2025, 3, 4, 12, 0, tzinfo=UTC)
 ORDER: dict[str, Any] = {

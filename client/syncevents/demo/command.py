@@ -17,7 +17,7 @@ _INTERRUPTED: Final = 130
 _SAMPLE: Final = "orders.json"
 
 
-@click.command()
+@click.command(short_help="Show the whole system at work.")
 @click.option(
     "--orders",
     "file",

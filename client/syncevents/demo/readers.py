@@ -6,7 +6,6 @@ counts or prints. A reader is ready once it misses nothing that is published fro
 
 import http.client
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,17 +15,17 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import redis
+from attrs import asdict
 
 from syncevents.demo.failure import DemoError
 from syncevents.demo.seen import Seen, Source, Trouble
-from syncevents.demo.ssetext import Message, Parser
+from syncevents.reading import iter_events
+from syncevents.reading.values import Gap
 
 CHANNEL: Final = "probability:integrations:orders:sync:events"
 
 _READY_WITHIN: Final = 15.0  # seconds; the daemon and Redis answered before a reader starts
 _POLL: Final = 0.2  # seconds until a thread notices that it is to end
-_RECONNECT_AFTER: Final = 0.5  # seconds
-_QUIET: Final = 60.0  # seconds; four keep-alives of the daemon
 
 Inbox = SimpleQueue[Seen | Trouble]
 
@@ -104,63 +103,30 @@ class RedisSubscriber(Reader):
 
 
 class StreamReader(Reader):
-    """What a browser's EventSource does: read, and after a cut go on from the last id."""
+    """What any program may do: read the event stream with this library, which after a cut goes on where it was."""
 
     source: Source = "sse"
 
-    def __init__(self, inbox: Inbox, check: Callable[[], None], port: int, path: str) -> None:
+    def __init__(self, inbox: Inbox, check: Callable[[], None], port: int, business_id: int) -> None:
         super().__init__(inbox, check)
-        self._port = port
-        self._path = path
-        self._last_id: str | None = None
-        self._socket: socket.socket | None = None
+        self._stream = iter_events(
+            business_id=business_id, replay=0, url=f"http://127.0.0.1:{port}", on_retry=self._tell_lost
+        )
 
     def _read(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                reason = self._read_stream()
-            except (OSError, http.client.HTTPException) as error:
-                reason = str(error)
-            if not self._stopping.is_set():
-                self._inbox.put(Trouble("sse", f"{reason}; connecting again"))
-                self._stopping.wait(_RECONNECT_AFTER)
-
-    def _read_stream(self) -> str:
-        """Read one connection to its end; return why it ended."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_QUIET)
-        connection.connect()
-        self._socket = connection.sock
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
-        try:
-            connection.request("GET", self._path, headers=headers)
-            response = connection.getresponse()
-            if response.status != http.client.OK:
-                return f"HTTP {response.status}: {response.read(200).decode(errors='replace')}"
-            parser = Parser()
-            while line := response.readline():
-                for message in parser.feed(line):
-                    self._take(message)
-            return "the stream ended"
-        finally:
-            connection.close()
-
-    def _take(self, message: Message) -> None:
-        if message.event == "connection_established":
+        with self._stream as events:
             self._ready.set()
-        elif message.event == "gap":
-            self._inbox.put(Trouble("sse", f"gap: {message.data}"))
-        elif message.event != "keep-alive":
-            self._put(message.data)
-        self._last_id = message.id or self._last_id
+            for event in events:
+                if isinstance(event, Gap):
+                    self._inbox.put(Trouble("sse", f"gap: {event.reason}; going on with {event.resumes_at_seq}"))
+                else:
+                    self._inbox.put(Seen("sse", asdict(event, recurse=False), time.time()))
+
+    def _tell_lost(self, reason: str, pause: float) -> None:
+        self._inbox.put(Trouble("sse", f"{reason}; connecting again"))
 
     def _interrupt(self) -> None:
-        connected = self._socket
-        if connected is None:
-            return
-        try:
-            connected.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # closed already, which is as good
+        self._stream.close()
 
 
 def check_redis(url: str) -> None:

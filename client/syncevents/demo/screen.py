@@ -3,13 +3,14 @@
 Rule of this file: the only one that knows whether a person watches.
 """
 
-import os
 import shutil
 import sys
 import time
 from typing import Final
 
 import click
+
+from syncevents.terminal import can_redraw, shows_colours
 
 _COLOURS: Final = {"redis": "red", "sse": "green", "status": "cyan"}
 _REFRESH: Final = 0.1  # seconds; often enough to look alive
@@ -21,8 +22,8 @@ class Screen:
 
     def __init__(self) -> None:
         self.is_terminal = sys.stdout.isatty()
-        self._live = self.is_terminal and os.environ.get("TERM") != "dumb"
-        self._colours = self._live and "NO_COLOR" not in os.environ
+        self._live = can_redraw()
+        self._colours = shows_colours()
         self._progress = ""
         self._drawn = False
         self._written_at = time.monotonic()

@@ -6,22 +6,13 @@ payload, which differ in the name of the type only.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from attrs import frozen
 
-from syncevents.events import EventType
+from syncevents.telling import SHORT_NAMES, counts, event_text
 
 Source = Literal["redis", "sse"]
-
-SHORT_NAMES: Final = {
-    EventType.SYNC_STARTED: "sync.started",
-    EventType.SYNC_ORDER_CREATED: "order.created",
-    EventType.SYNC_ORDER_UPDATED: "order.updated",
-    EventType.SYNC_ORDER_REJECTED: "order.rejected",
-    EventType.SYNC_COMPLETED: "sync.completed",
-    EventType.SYNC_FAILED: "sync.failed",
-}
 
 
 @frozen
@@ -60,28 +51,10 @@ class Trouble:
 
 def describe(seen: Seen) -> str:
     """Tell of an event in one line."""
-    data = seen.data
     name = f"{SHORT_NAMES.get(seen.event_type, seen.event_type):<15}"
     delay = f"{seen.delay * 1000:4.0f} ms"
-    if seen.event_type == EventType.SYNC_STARTED:
-        text = str(data.get("integration_type"))
-    elif seen.event_type == EventType.SYNC_COMPLETED:
-        text = counts(data)
-    elif seen.event_type == EventType.SYNC_ORDER_REJECTED:
-        text = f"{data.get('order_number') or '?':<7} {data.get('reason')}"
-    elif seen.event_type in SHORT_NAMES:
-        amount = f"{data.get('total_amount', '')} {data.get('currency', '')}"
-        text = f"{data.get('order_number') or '?':<7} {amount:>12}  {data.get('status', '')}"
-    else:
-        text = ""
+    text = event_text(seen.event_type, seen.data)
     return f"{name} {text:<54} {delay}"
-
-
-def counts(data: Mapping[str, Any]) -> str:
-    """Tell of the four counters that a sync has."""
-    created, updated, rejected = (data.get(f"{kind}_orders", 0) for kind in ("created", "updated", "rejected"))
-    total = data.get("total_orders", 0)
-    return f"{total} order{'' if total == 1 else 's'}: {created} created, {updated} updated, {rejected} rejected"
 
 
 def describe_status(status: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from syncevents.demo.processes import Redis, embedded_redis, running_daemon
 from syncevents.demo.readers import Inbox, RedisSubscriber, StreamReader, check_redis
 from syncevents.demo.screen import Screen
 from syncevents.demo.sync import Plan, synchronise
-from syncevents.demo.watch import STREAM_PATH, Watch
+from syncevents.demo.watch import BUSINESS, Watch
 
 __all__ = ["Plan", "run"]
 
@@ -65,7 +65,7 @@ def _show(
     inbox: Inbox = SimpleQueue()
     if redis:
         stack.enter_context(RedisSubscriber(inbox, daemon.check, redis.url))
-    stack.enter_context(StreamReader(inbox, daemon.check, daemon.port, f"{STREAM_PATH}?replay=0"))
+    stack.enter_context(StreamReader(inbox, daemon.check, daemon.port, BUSINESS))
     watch = Watch(daemon, screen, inbox, ("redis", "sse") if redis else ("sse",))
     screen.heading("What they see, all counted and one now and then shown (ms: since it was published):")
     agree = synchronise(plan, daemon, watch, screen)
