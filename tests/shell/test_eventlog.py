@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import threading
 import zlib
+from array import array
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,11 +22,12 @@ from tests.events import ROOMY, Hand, a_log, line
 
 from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
+from synceventsd.core.model import Group
 from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.committer import Retention
-from synceventsd.eventlog.reader import Reader
+from synceventsd.eventlog.reader import ROW_BYTES, Reader, Scan
 from synceventsd.eventlog.store import Commit, Store, store_in
 from synceventsd.hub import Hub
 
@@ -35,7 +37,7 @@ async def everything(log: EventLog, business: int | None = None) -> list[bytes]:
     found: list[bytes] = []
     after = log.oldest - 1
     while after < log.last:
-        groups, complete = log._reader.groups(log.epochs, after, 1000, business)
+        groups, complete = log._reader.groups(lambda: log.epochs, after, 1000, business)
         for group in groups:
             found.extend(group.lines[index] for index in group.indexes(business, after))
         after = log.last if complete else groups[-1].last
@@ -285,6 +287,50 @@ def made_older(state: Path) -> None:
         )
 
 
+async def test_whose_an_event_is_is_not_believed_of_a_row_whose_businesses_have_no_checksum(tmp_path: Path) -> None:
+    lines = [line(1, business=4), line(2, business=5)]
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(*lines)
+    made_older(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "events.db")) as db:
+        db.execute("UPDATE event_group SET businesses = ?", (array("I", [4, 4]).tobytes(),))  # a flipped bit
+        db.commit()
+    async with a_log(tmp_path) as log:
+        assert await everything(log, business=4) == lines[:1]
+
+
+async def test_groups_read_after_an_epoch_began_bear_its_name_though_they_were_asked_for_before(tmp_path: Path) -> None:
+    async with a_log(tmp_path, forwarding=True) as log:
+        await Hand(log).append(line(1))
+    async with a_log(tmp_path, forwarding=True) as log, trio.open_nursery() as nursery:
+        found: list[Group] = []
+
+        async def read() -> None:
+            found.extend((await log.read(0)).groups)
+
+        async with log._reading:  # as while others read
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await log.send_again(1, 0)
+            await Hand(log).append(line(2))
+        with trio.fail_after(30):
+            while not found:
+                await trio.sleep(0.01)
+        assert [group.position(0) for group in found] == [log.position(1), log.position(2)]
+
+
+async def test_a_look_for_a_replay_s_beginning_is_short_also_where_it_reads_no_text(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        hand = Hand(log)
+        for number in range(1, 50):
+            await hand.append(line(number))
+        looks, scan = 0, Scan(None, 10**6, log.last)
+        while scan.start is None:
+            scan = log._reader.replay_start(Filter(None), scan.wanted, scan.down_from, 10 * ROW_BYTES)
+            looks += 1
+        assert (scan.start, looks) == (0, 5)
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 async def test_a_file_of_the_older_version_goes_on_with_its_ledger(tmp_path: Path, damaged: bool) -> None:
     async with a_log(tmp_path) as log:
@@ -501,7 +547,7 @@ class LogAgainstList(RuleBasedStateMachine):
             for business in (None, 1, 2):
                 found = [
                     (group.first + index, group.lines[index])
-                    for group in reader.groups(self.store.epochs, self.dropped, 10**9, business)[0]
+                    for group in reader.groups(lambda: self.store.epochs, self.dropped, 10**9, business)[0]
                     for index in group.indexes(business, self.dropped)
                 ]
                 wanted = [

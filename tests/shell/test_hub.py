@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 from attrs import define, field
-from tests.events import ROOMY, Hand, a_log, line
+from tests.events import CREATED, ROOMY, Hand, a_log, line
 
 from synceventsd.core.errors import TooManyStreams
 from synceventsd.core.filters import Filter
@@ -319,6 +320,41 @@ async def test_whatever_the_outlets_take_each_reader_gets_everything_of_its_own_
         assert ear.got == [
             seq for seq, b in enumerate(business_of, 1) if reader_business is None or b in (None, reader_business)
         ]
+
+
+async def test_readers_that_each_want_something_else_hold_nobody_up_and_their_text_is_not_kept(tmp_path: Path) -> None:
+    """A round over all of them is far longer than a turn, and the text of all of them far more than that of one."""
+    alive: list[weakref.ref[Delivery]] = []
+    most_alive = 0
+
+    class Weak(Ears):
+        def offer(self, delivery: Delivery) -> Taken:
+            nonlocal most_alive
+            alive.append(weakref.ref(delivery))
+            most_alive = max(most_alive, sum(ref() is not None for ref in alive))
+            self.got += [group.first + index for group, index in delivery.events]
+            return Taken.ALL
+
+    async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:
+        ears = [Weak(random.Random()) for _ in range(40)]
+
+        async def read(number: int, ear: Ears) -> None:
+            with hub.subscribe(Filter(42, event_types=frozenset((CREATED, f"other-{number}"))), 0) as reader:
+                reader.outlet = ear
+                await reader.next(30)
+
+        for number, ear in enumerate(ears):
+            nursery.start_soon(read, number, ear)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        hand.hand_in(*map(line, range(1000)))
+        with trio.fail_after(30):
+            while not any(ear.got for ear in ears):
+                await trio.lowlevel.checkpoint()
+            assert not all(ear.got for ear in ears), "everybody else had a turn only when all had been told"
+            while any(ear.got[-1:] != [1000] for ear in ears):
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert most_alive <= 2 * len(alive) // len(ears)
 
 
 async def test_readers_that_wait_for_the_same_get_the_same_bytes_and_their_tasks_sleep_on(tmp_path: Path) -> None:

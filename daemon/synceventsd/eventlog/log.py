@@ -256,7 +256,7 @@ class EventLog:
             return recent
         last = self.last
         try:
-            groups, complete = await self._read(self._reader.groups, self.epochs, after, max_bytes, business)
+            groups, complete = await self._read(self._reader.groups, lambda: self.epochs, after, max_bytes, business)
         except LogDamaged as damage:
             await self._note_damage(damage)
             raise

@@ -9,7 +9,7 @@ import heapq
 import itertools
 import sqlite3
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,10 @@ from synceventsd.eventlog.store import RejectRow
 
 _GROUP: Final = f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608 (our own text)
 _WHOSE: Final = "SELECT count, businesses FROM event_group WHERE first = ?"  # without the pages that the text is on
+
+# What a group costs a look for a replay's beginning beside its text, as text: four microseconds. A log of single events
+# looked through without their text would else be one look, that keeps everybody else from reading for seconds.
+ROW_BYTES: Final = 2048
 
 MAX_RECENT: Final = 8  # groups that were read last: up to a megabyte each, with the frames made of them
 
@@ -64,10 +68,13 @@ class Reader:
     _db: sqlite3.Connection | None = None
     _recent: dict[int, Group] = field(factory=dict, init=False)
 
-    def groups(self, epochs: Epochs, after: int, max_bytes: int, business: int | None) -> tuple[list[Group], bool]:
+    def groups(
+        self, epochs: Callable[[], Epochs], after: int, max_bytes: int, business: int | None
+    ) -> tuple[list[Group], bool]:
         """Return the groups that reach beyond event `after`, oldest first, until they make up `max_bytes` of text.
 
-        The first one may begin before `after`. With a business: only the groups with events that it may see.
+        The first one may begin before `after`. With a business: only the groups with events that it may see. `epochs`
+        is asked once a group is read: an epoch may have begun since somebody wanted it.
 
         Returns:
             The groups, and whether there are no more.
@@ -93,7 +100,7 @@ class Reader:
                     return found, False
         return found, True
 
-    def _group(self, first: int, epochs: Epochs) -> Group | None:
+    def _group(self, first: int, epochs: Callable[[], Epochs]) -> Group | None:
         """Return a group; None when it is gone. A few are kept: who reads on takes a large one in several bites."""
         group = self._recent.get(first)
         if group is None:
@@ -102,8 +109,10 @@ class Reader:
                 return None
             if not checksums.matches(row):
                 raise LogDamaged(f"checksum of the group from event {first} does not match", self._end_of(first))
-            _, count, accepted_at, _, _, packed, lines, _ = row
-            epoch, whose = epochs.at(first).epoch, _whose(packed, count)
+            _, count, accepted_at, _, _, packed, lines, sums = row
+            # Without sums, businesses are under no checksum: the events themselves say whose they are.
+            whose = None if sums is None else _whose(packed, count)
+            epoch = epochs().at(first).epoch
             group = self._recent[first] = Group(first, epoch, accepted_at, lines.split(b"\n"), whose=whose)
             if len(self._recent) > MAX_RECENT:
                 del self._recent[next(iter(self._recent))]
@@ -120,6 +129,7 @@ class Reader:
             for first in firsts:
                 if size >= max_bytes:
                     return Scan(None, wanted, first)
+                size += ROW_BYTES
                 group = self._whose_are(first) if filter_.takes_all else None
                 if group is None:
                     row = self._connection.execute(_GROUP, (first,)).fetchone()
