@@ -60,7 +60,7 @@ Examples:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def install_units(root: Path, program: Path | None, dry_run: bool) -> None:
-    """Write the systemd units, the users' file and a first settings file.
+    """Write the systemd units and what they need.
 
     For installations without a package, as with pipx. Existing units are replaced (changes belong into drop-ins:
     systemctl edit synceventsd); an existing /etc/synceventsd/synceventsd.toml stays as it is. Nothing is started.
