@@ -158,6 +158,14 @@ def test_without_a_token_all_but_healthz_is_401_and_with_one_of_a_business_the_r
                     assert answer.status == (200 if is_open else refused), target
 
 
+def test_every_key_of_status_is_described(daemon: Daemon, token: str) -> None:
+    described = DESCRIPTION["components"]["schemas"]["Status"]["properties"]
+    answer = daemon.get("/status", Authorization=f"Bearer {token}")[1]
+    assert set(answer) <= set(described)
+    for name in ("events", "waiting", "storage"):
+        assert set(answer[name]) <= set(described[name]["properties"]), name
+
+
 def test_every_path_of_the_daemon_is_described_and_no_other() -> None:
     nothing: Any = SimpleNamespace(refuse=None)
     app: Any = create_app(nothing, nothing, nothing, HttpConfig(), None).app
