@@ -130,12 +130,12 @@ class _Sender:
         """Find out where to go on, and make the cursor ours, which proves that Redis takes writes."""
         raw = await self._ask(link.read_cursor)
         asked_for = self._is_outdated() and self.epoch != ""
-        self.epoch = self.events.epochs.current.name
+        epoch = self.events.epochs.current.name
         facts = (raw, self.events.epochs, self.events.last, self.events.forwarded, self.state.known)
         out = resolve(*facts)
         again = self.position - out if asked_for else repeated(*facts)
         self.state.known = max(self.state.known, out)
-        await self._claim(link, raw, out)
+        await self._claim(link, raw, Position(epoch, out))
         if again > 0:
             self._note_rewind(out + again, out, asked_for=asked_for)
         self._begin_pace()
@@ -144,11 +144,12 @@ class _Sender:
         """Return whether events are to be sent again since the cursor was claimed."""
         return self.epoch != self.events.epochs.current.name
 
-    async def _claim(self, link: Link, expected: bytes | None, out: int) -> None:
-        answer = await self._ask(lambda: link.claim(expected, self._cursor(out)))
+    async def _claim(self, link: Link, expected: bytes | None, cursor: Position) -> None:
+        answer = await self._ask(lambda: link.claim(expected, cursor))
         if answer.verdict is not Verdict.DONE:
             raise _cursor_lost()
-        self._move_to(out)
+        self.epoch = cursor.epoch  # not before: a claim that fails leaves it to be seen that events are wanted again
+        self._move_to(cursor.seq)
 
     async def _send(self, link: Link, lines: Sequence[bytes]) -> None:
         if self._is_outdated():  # what was accepted since that epoch began must not go out under the older one too
@@ -160,11 +161,14 @@ class _Sender:
             self._note_sent(answer.seq)
             self._move_to(answer.seq)
         elif answer.verdict is Verdict.BEHIND:
-            self._note_rewind(self.position, answer.seq)
+            if answer.seq < self.position:  # else some pieces went out before somebody set the cursor back
+                self._note_rewind(self.position, answer.seq)
             self._move_to(answer.seq)
             self._begin_pace()
         else:
-            self.state.known = batch.known  # nothing was sent; a cursor ahead must look foreign when it is asked next
+            self.state.known = (
+                batch.known
+            )  # whatever was sent is in doubt; a cursor ahead must look foreign when it is asked next
             raise _cursor_lost()
 
     async def _check(self, link: Link) -> None:
@@ -203,7 +207,7 @@ class _Sender:
             log.error("redis.events_lost", first=hole.first, last=hole.last, reason=str(hole.damage))
             await self._write_down("damaged", hole, f"never sent to Redis: {hole.damage}")
         self.state.known = max(self.state.known, hole.last)
-        await self._claim(link, str(self._cursor(self.position)).encode(), hole.last)
+        await self._claim(link, str(self._cursor(self.position)).encode(), self._cursor(hole.last))
 
     async def _write_down(self, reason: str, hole: Hole, detail: str) -> None:
         """Have it in the ledger before the cursor moves over it; a crash between the two writes nothing twice."""

@@ -58,7 +58,21 @@ def test_saving_an_entry_twice_changes_nothing() -> None:
     saved(rows, first)
     saved(rows, first)
     assert rows[1].count == 3
+    book.saved(first)
     assert not book.unsaved
+
+
+def test_what_could_not_be_saved_or_grew_meanwhile_is_saved_the_next_time() -> None:
+    book, rows = Book(), {}
+    book.note(Incident("invalid_json", 3, 7), 0.0)
+    book.take()  # and the write failed
+    second = book.take()
+    book.note(Incident("invalid_json", 1, 7), 1.0)
+    saved(rows, second)
+    book.saved(second)
+    assert (rows[1].count, book.unsaved) == (3, True)
+    saved(rows, book.take())
+    assert rows[1].count == 4
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,6 +13,7 @@ from attrs import define
 from tests.events import Hand, line
 
 from synceventsd.config import load
+from synceventsd.depth import Depth
 from synceventsd.eventlog import EventLog, open_log
 from synceventsd.eventlog.committer import Retention
 from synceventsd.forwarder_state import ForwarderState
@@ -107,7 +108,7 @@ async def test_no_age_is_below_0_and_a_sync_is_called_stalled_after_its_time_by_
         clock.now += 901
         assert board.view(13, 42)["stalled"] is True
         assert board.view(13, 42)["in_progress"] is True
-        report = Report(log, Intake(log, load({}, {}, None).ingest), Hub(log, 10), board, ForwarderState())
+        report = Report(log, Intake(log, load({}, {}, None).ingest), Hub(log, 10), board, ForwarderState(), Depth(log))
         waiting = (await report.status())["waiting"]
         assert waiting["count"] == 1
         assert waiting["oldest_age_seconds"] == 0

@@ -169,7 +169,7 @@ def test_publishers_of_rubbish_that_read_nothing_cost_little_memory_and_stall_no
 
 def publish(daemon: Daemon, count: int) -> None:
     """Publish as a healthy client does; everything must be stored."""
-    with Publisher(daemon.socket) as publisher:
+    with Publisher(daemon.socket, max_pending=count) as publisher:
         for number in range(count):
             publisher.publish_envelope(envelope(0, number))
         publisher.flush(PATIENCE)

@@ -47,7 +47,7 @@ class Batch:
         """Return the batch in pieces of at most `size` events, each of which takes the one before it for known.
 
         To be sent one after the other without waiting: once a piece is not done, those behind it find themselves
-        `BEHIND`, and do nothing.
+        `BEHIND`, or the cursor `MOVED` where it was `AHEAD`, and do nothing.
         """
         return [
             Batch(

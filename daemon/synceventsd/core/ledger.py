@@ -73,6 +73,7 @@ class Book:
     """All entries. `revision` grows with each incident, so that who waits knows what has been saved."""
 
     revision: int = field(default=0, init=False)
+    saved_revision: int = field(default=0, init=False)
     totals: Counter[str] = field(factory=Counter, init=False)
     _entries: dict[int, Entry] = field(factory=dict, init=False)
     _newest: dict[tuple[str, int | None], int] = field(factory=dict, init=False)
@@ -115,11 +116,14 @@ class Book:
         return True
 
     def take(self) -> Changes:
-        """Return what has changed since the last time."""
-        changes = Changes([self._entries[key] for key in sorted(self._changed)], sorted(self._gone), self.revision)
-        self._changed.clear()
-        self._gone.clear()
-        return changes
+        """Return what has to be saved; until `saved` is told of it, it stays to be saved."""
+        return Changes([self._entries[key] for key in sorted(self._changed)], sorted(self._gone), self.revision)
+
+    def saved(self, changes: Changes) -> None:
+        """Note that these are durable; what has changed again meanwhile is to be saved again."""
+        self._changed -= {entry.id for entry in changes.entries if self._entries.get(entry.id) is entry}
+        self._gone.difference_update(changes.gone)
+        self.saved_revision = max(self.saved_revision, changes.revision)
 
     @property
     def entries(self) -> list[Entry]:
@@ -128,7 +132,7 @@ class Book:
 
     @property
     def unsaved(self) -> bool:
-        """Return whether anything has changed since the last `take`."""
+        """Return whether anything is to be saved."""
         return bool(self._changed or self._gone)
 
     def newest(self, most: int) -> list[Entry]:

@@ -7,7 +7,6 @@ is checked where no daemon runs that it would hold up.
 from __future__ import annotations
 
 import sqlite3
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -17,6 +16,7 @@ from synceventsd.core.envelope import decode_stored
 from synceventsd.core.errors import LogDamaged
 from synceventsd.core.model import GLOBAL
 from synceventsd.eventlog.onlooker import Onlooker
+from synceventsd.eventlog.schema import unpacked
 from synceventsd.eventlog.stretch import Block, Stretch, beyond, bounds
 
 PLACES_AT_ONCE: Final = 5000  # rows of the index in one look
@@ -177,7 +177,7 @@ def _stray_places(
 
 def _businesses(db: sqlite3.Connection, first: int) -> Sequence[int]:
     row = db.execute("SELECT businesses FROM event_group WHERE first = ?", (first,)).fetchone()
-    return array("I", row[0]) if row is not None and isinstance(row[0], bytes) and len(row[0]) % 4 == 0 else ()
+    return () if row is None else unpacked(row[0])
 
 
 def _ledger_ranges(db: sqlite3.Connection) -> list[tuple[int, int]]:

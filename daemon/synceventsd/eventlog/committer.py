@@ -88,7 +88,6 @@ class Committer:
     _forget_at: float = field(default=0.0, init=False)
     _ballast_at: float = field(default=0.0, init=False)
     _ledger_due: float = field(default=0.0, init=False)
-    _ledger_saved: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.book.load(self.store.ledger)
@@ -146,7 +145,7 @@ class Committer:
         """Wait until what was written into the ledger so far is durable."""
         revision = self.book.revision
         self._ledger_due = 0.0
-        while self._ledger_saved < revision:
+        while self.book.saved_revision < revision:
             self._work.set()
             await self._landed.wait()
 
@@ -262,7 +261,7 @@ class Committer:
 
         # A transaction that reported an error may be in the file after all; after the reopening it is durable.
         await self.insist(self.store.append, commit, unless=is_in)
-        self._ledger_saved = max(self._ledger_saved, commit.ledger.revision)
+        self.book.saved(commit.ledger)
         dropped, self.store.rejects_dropped = self.store.rejects_dropped, 0
         if dropped:
             detail = "explanations of a producer's rejected lines beyond those that are kept; the lines count elsewhere"
@@ -359,6 +358,8 @@ class Committer:
             except StorageUnavailable as error:
                 await self._reopen(1, error)
                 continue
+            # Asked anew: while room was made, a takeover may have withdrawn what was counted.
+            count = fitting(self._pending, self.retention.max_bytes - self.store.used)
             if not more and self._pending:
                 return self._fly(count) if count else self._refuse(self._fly(1))
 

@@ -351,6 +351,7 @@ class EventLog:
         """
         commit = Commit(at=self._wall_clock(), forwarded=self.forwarded, ledger=self.committer.book.take())
         await self.committer.in_lane(self._store.append, commit)
+        self.committer.book.saved(commit.ledger)
 
     # The ledger
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import sqlite3
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from synceventsd.core.filters import Filter
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import Epochs
 from synceventsd.eventlog import checksums
-from synceventsd.eventlog.schema import GROUP_COLUMNS, connect_reader, translated
+from synceventsd.eventlog.schema import GROUP_COLUMNS, connect_reader, translated, unpacked
 from synceventsd.eventlog.store import RejectRow
 
 _GROUP: Final = f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608 (our own text)
@@ -270,13 +269,5 @@ def _whose(packed: object, count: object) -> Sequence[int] | None:
 
     Where there were as many as events, both are the same.
     """
-    whose = array("I")
-    if (
-        not isinstance(packed, bytes)
-        or not isinstance(count, int)
-        or len(packed) != count * whose.itemsize
-        or not count
-    ):
-        return None
-    whose.frombytes(packed)
-    return whose
+    whose = unpacked(packed)
+    return whose if whose and len(whose) == count else None

@@ -8,6 +8,7 @@ is opened read-only.
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,14 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 def _name_of(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", _NOT_TEXT if type(error) is sqlite3.OperationalError else "MISUSE")
+
+
+def unpacked(businesses: object) -> array[int]:
+    """Return what the column `businesses` of a row holds; nothing where it does not read."""
+    numbers = array("I")
+    if isinstance(businesses, bytes) and len(businesses) % numbers.itemsize == 0:
+        numbers.frombytes(businesses)
+    return numbers
 
 
 @contextmanager

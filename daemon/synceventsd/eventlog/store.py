@@ -31,6 +31,7 @@ from synceventsd.eventlog.schema import (
     Durability,
     connect_writer,
     translated,
+    unpacked,
 )
 
 SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with it
@@ -383,7 +384,7 @@ class Store:
             db.execute("DELETE FROM event_group WHERE first <= ?", (last_first,))
             db.executemany(
                 "DELETE FROM place WHERE business = ? AND first = ?",
-                [(business, first) for first, packed in gone for business in set(_unpacked(packed))],
+                [(business, first) for first, packed in gone for business in set(unpacked(packed))],
             )
             db.execute("INSERT OR REPLACE INTO meta VALUES ('last_deleted', ?)", (oldest - 1,))
             db.execute("INSERT OR REPLACE INTO meta VALUES ('deleted_bytes', ?)", (oldest_bytes,))
@@ -486,10 +487,3 @@ def _number(meta: Mapping[str, object], key: str) -> int:
     if not isinstance(value, int):
         raise LogDamaged(f"{key} does not read")
     return value
-
-
-def _unpacked(businesses: object) -> array[int]:
-    numbers = array("I")
-    if isinstance(businesses, bytes) and len(businesses) % numbers.itemsize == 0:
-        numbers.frombytes(businesses)
-    return numbers

@@ -7,14 +7,13 @@ fault, and the next call goes on behind it.
 from __future__ import annotations
 
 import sqlite3
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from attrs import frozen
 
 from synceventsd.eventlog import checksums
-from synceventsd.eventlog.schema import GROUP_COLUMNS, is_damage
+from synceventsd.eventlog.schema import GROUP_COLUMNS, is_damage, unpacked
 
 SLICE_BYTES: Final = 2 * 2**20  # of text in one look: some 10 ms
 
@@ -166,5 +165,4 @@ def _block(row: Any) -> Block:
         fault = "checksum does not match"
     elif len(lines) != count:
         fault = f"{count} events should be there, {len(lines)} are"
-    businesses = array("I", packed) if len(packed) % 4 == 0 else array("I")
-    return Block(first, last, accepted_at, before, len(text), businesses, [] if fault else lines, fault)
+    return Block(first, last, accepted_at, before, len(text), unpacked(packed), [] if fault else lines, fault)

@@ -42,7 +42,3 @@ class Tail:
         found = list(takewhile(lambda group: group.last > after, reversed(self._groups)))
         found.reverse()
         return found
-
-    def statistics(self) -> tuple[int, int]:
-        """Return how many groups and how many bytes of text are held."""
-        return len(self._groups), self._bytes

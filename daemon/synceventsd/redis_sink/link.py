@@ -109,7 +109,7 @@ def _connected(config: RedisConfig, log_id: str, place: str) -> Session | RedisU
 
 
 def _outcome(work: Callable[[], T], place: str) -> T | RedisUnavailable:
-    # Returned, not raised: an error must not come out of the nursery inside an exception group.
+    # Returned, not raised: what an abandoned thread raises would be lost in silence, or told by somebody else.
     try:
         with translated(place):
             return work()

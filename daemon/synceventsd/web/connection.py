@@ -164,10 +164,10 @@ class Connection(TCPServer):
 
     async def send(self, text: bytes) -> None:
         """Write what is owed, and a chunk; waits for room. Cancelled, it cuts the connection."""
-        frame, self._owed = self._owed + (b"%x\r\n%b\r\n" % (len(text), text) if text else b""), b""
-        await self._transmit(frame)
+        await self._transmit(b"%x\r\n%b\r\n" % (len(text), text) if text else b"")
 
     async def _transmit(self, data: bytes) -> None:
+        data, self._owed = self._owed + data, b""
         try:
             # The lock brings a checkpoint with it: a reader that takes whatever it gets keeps nobody waiting.
             async with self.send_lock:

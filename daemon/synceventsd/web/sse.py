@@ -84,7 +84,7 @@ class EventStream(ResponseBody):
 
     def offer(self, delivery: Delivery) -> Taken:
         """Write what the hub has for a reader that waits."""
-        if self._chunks is None or self._owing:
+        if self._chunks is None or self._owing or self._time_left() <= 0:
             return Taken.NOTHING
         self._sent_at = trio.current_time()
         self._owing = not self._chunks.offer(delivery.sse)
