@@ -25,23 +25,36 @@ class Message:
     fields: dict[str, object]
 
 
+_PAYLOAD = b'{"id":%b,"type":%b,"integration_id":%d,"business_id":%b,"timestamp":%b,"data":%b,"metadata":%b,"seq":%d}'
+_FRAME = b"id: %b-%d\nevent: %b\ndata: " + _PAYLOAD + b"\n\n"
+
+
 def payload(head: Envelope, seq: int) -> bytes:
     """Return the JSON object that readers get for an event, in one line."""
-    business = b"null" if head.business_id is None else b"%d" % head.business_id
-    metadata = b"{}" if head.metadata is UNSET else bytes(head.metadata)
-    text = (
-        b'{"id":%b,"type":%b,"integration_id":%d,"business_id":%b,"timestamp":%b,"data":%b,"metadata":%b,"seq":%d}'
-        % (
-            _encode(head.id),
-            _encode(head.event_type),
-            head.integration_id,
-            business,
-            _encode(head.timestamp),
-            bytes(head.data),
-            metadata,
-            seq,
-        )
+    return _one_line(_PAYLOAD % _values(head, seq))
+
+
+def sse_frame(epoch: str, seq: int, head: Envelope) -> bytes:
+    """Return an event's frame for the event stream; its id is the position right after it."""
+    # In one piece: by way of `payload` and `sse_event` it takes twice as long, for each event under load.
+    event_type = head.event_type.encode()
+    return _one_line(_FRAME % (epoch.encode(), seq, event_type, *_values(head, seq)))
+
+
+def _values(head: Envelope, seq: int) -> tuple[bytes | int, ...]:
+    return (
+        _encode(head.id),
+        _encode(head.event_type),
+        head.integration_id,
+        b"null" if head.business_id is None else b"%d" % head.business_id,
+        _encode(head.timestamp),
+        bytes(head.data),
+        b"{}" if head.metadata is UNSET else bytes(head.metadata),
+        seq,
     )
+
+
+def _one_line(text: bytes) -> bytes:
     # A raw CR can only be white space here (JSON forbids it inside strings), but it would end the line of the stream.
     return text.replace(b"\r", b" ") if b"\r" in text else text
 

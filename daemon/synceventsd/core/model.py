@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from attrs import define, field
@@ -80,14 +81,14 @@ class Group:
             self._by_business = places
         return self._by_business
 
-    def indexes(self, business_id: int | None, after: int) -> Iterator[int]:
-        """Yield, in order, the indexes of what a reader of this business may see, beyond event number `after`."""
-        skip = after + 1 - self.first
+    def indexes(self, business_id: int | None, after: int) -> Sequence[int]:
+        """Return, in order, the indexes of what a reader of this business may see, beyond event number `after`."""
+        skip = max(after + 1 - self.first, 0)
         if business_id is None:
-            return iter(range(max(skip, 0), len(self.lines)))
+            return range(skip, len(self.lines))
         own, everybody = self.by_business.get(business_id, ()), self.by_business.get(GLOBAL, ())
         merged = sorted((*own, *everybody)) if own and everybody else own or everybody
-        return (index for index in merged if index >= skip)
+        return merged[bisect_left(merged, skip) :]
 
     def position(self, index: int) -> Position:
         """Return the position right after one event."""
@@ -99,9 +100,7 @@ class Group:
             self._frames = [None] * len(self.lines)
         frame = self._frames[index]
         if frame is None:
-            head = self.head(index)
-            frame = frames.sse_event(head.event_type, self.position(index), frames.payload(head, self.first + index))
-            self._frames[index] = frame
+            frame = self._frames[index] = frames.sse_frame(self.epoch, self.first + index, self.head(index))
         return frame
 
     def ws(self, index: int) -> str:
