@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 
 from attrs import define, field
 
@@ -86,7 +87,10 @@ class Group:
         skip = max(after + 1 - self.first, 0)
         if business_id is None:
             return range(skip, len(self.lines))
-        own, everybody = self.by_business.get(business_id, ()), self.by_business.get(GLOBAL, ())
+        if self._by_business is None:  # read from the disk, for this reader: the others' places would be for nobody
+            places = enumerate(islice(self.whose, skip, None), skip)
+            return [index for index, owner in places if owner in (business_id, GLOBAL)]
+        own, everybody = self._by_business.get(business_id, ()), self._by_business.get(GLOBAL, ())
         merged = sorted((*own, *everybody)) if own and everybody else own or everybody
         return merged[bisect_left(merged, skip) :]
 

@@ -41,7 +41,7 @@ MAY_PASS: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 LOCK_TRIES: Final = 10
 LOCK_PAUSE: Final = 0.02  # seconds
 
-READ_BYTES: Final = 256 * 1024  # how much text one read from the disk brings: a short slice, a few chunks for a reader
+READ_BYTES: Final = 2**20  # how much text one read from the disk brings: some 2 ms, a few chunks for a reader
 
 
 @frozen

@@ -30,7 +30,9 @@ _WHOSE: Final = "SELECT count, businesses FROM event_group WHERE first = ?"  # w
 # looked through without their text would else be one look, that keeps everybody else from reading for seconds.
 ROW_BYTES: Final = 2048
 
-MAX_RECENT: Final = 8  # groups that were read last: up to a megabyte each, with the frames made of them
+# Text of the groups that were read last. Who reads on takes a large one in several bites, and the pages of a shop ask
+# for the same replay: 2,000 events of one among those of eight are 10 MB.
+RECENT_BYTES: Final = 12 * 2**20
 
 
 @frozen
@@ -66,6 +68,7 @@ class Reader:
     path: Path
     _db: sqlite3.Connection | None = None
     _recent: dict[int, Group] = field(factory=dict, init=False)
+    _recent_bytes: int = field(default=0, init=False)
 
     def groups(
         self, epochs: Callable[[], Epochs], after: int, max_bytes: int, business: int | None
@@ -113,8 +116,9 @@ class Reader:
             whose = None if sums is None else _whose(packed, count)
             epoch = epochs().at(first).epoch
             group = self._recent[first] = Group(first, epoch, accepted_at, lines.split(b"\n"), whose=whose)
-            if len(self._recent) > MAX_RECENT:
-                del self._recent[next(iter(self._recent))]
+            self._recent_bytes += group.size
+            while self._recent_bytes > RECENT_BYTES:
+                self._recent_bytes -= self._recent.pop(next(iter(self._recent))).size
         return group
 
     def replay_start(self, filter_: Filter, wanted: int, down_from: int, max_bytes: int) -> Scan:
