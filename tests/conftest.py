@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 from tests.dashboard.chromium import MISSING, is_here
+
+FIGURES: Final = "figures"  # the property of a report that holds what a fault test measured
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -11,3 +15,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not is_here() and any(MISSING in str(report.longrepr) for report in skipped):
         terminalreporter.section("the page at /", red=True, bold=True)
         terminalreporter.write_line(MISSING, red=True, bold=True)
+    figures = [
+        f"{report.nodeid.rpartition('::')[2]}: {figures}"
+        for report in terminalreporter.stats.get("passed", [])
+        for name, figures in getattr(report, "user_properties", ())
+        if name == FIGURES and report.when == "call"
+    ]
+    if figures:
+        terminalreporter.section("figures of the fault tests")
+        for line in figures:
+            terminalreporter.write_line(line)

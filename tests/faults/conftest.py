@@ -1,4 +1,4 @@
-"""The figures of the fault tests: one line a test at the end of the run, also where nothing failed."""
+"""The figures of the fault tests: each notes its own, and `tests/conftest.py` prints them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.conftest import FIGURES
 
-FIGURES = pytest.StashKey[list[str]]()
+# So that a failure shows the oracle's findings, and not only that there were some.
+pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.scene")
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Return a function that notes figures by name, to be printed when all tests are through."""
-    lines = request.config.stash.setdefault(FIGURES, [])
+def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Return a function that notes figures by name; a report takes them from a worker to the first process."""
 
     def note(**figures: Any) -> None:
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
-        lines.append(f"{request.node.name}: {json.dumps(rounded)}")
+        record_property(FIGURES, json.dumps(rounded))
 
     return note
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(FIGURES, [])
-    if lines:
-        terminalreporter.section("figures of the fault tests")
-        for line in lines:
-            terminalreporter.write_line(line)

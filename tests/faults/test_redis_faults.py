@@ -53,6 +53,7 @@ def test_what_passes_by_itself_loses_and_doubles_nothing(tmp_path: Path, tell: C
 @pytest.mark.soak
 def test_all_of_them_one_after_the_other_in_any_order(tmp_path: Path, tell: Callable[..., None]) -> None:
     seed = time.time_ns()
+    print(f"seed {seed}")  # for a run that fails
     dice = random.Random(seed)
     with a_scene(tmp_path, *DURABLE) as scene:
         for _ in range(100):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve, field, frozen
 from tests.redis_log import until
 from tests.redis_servers import BINARIES, CHANNEL, RedisServer, each_server, free_port, redis_server, subscriber
 
@@ -103,6 +104,27 @@ async def test_a_foreign_cursor_where_a_later_piece_begins_lets_nothing_out(serv
         server.run("PUBLISH", CHANNEL, "end")
         await until(lambda: listener.heard[-1:] == [b"end"])
         assert listener.heard == [b"end"]
+
+
+@frozen
+class Spoilt(Batch):
+    """A batch with something amiss in its later pieces, as when something happens between two of them."""
+
+    amiss: dict[str, Any] = field(factory=dict)
+
+    def parts(self, size: int) -> list[Batch]:
+        done, *rest = Batch(self.epoch, self.known, self.first, self.lines).parts(size)
+        return [done, *(evolve(part, **self.amiss) for part in rest)]
+
+
+@pytest.mark.parametrize("amiss", [{"epoch": OTHER}, {"known": "none"}], ids=["foreign cursor", "error"])
+async def test_what_was_done_before_something_happened_counts(server: RedisServer, amiss: dict[str, Any]) -> None:
+    server.run("SET", KEY, f"{EPOCH}-100")
+    async with link_to(server.url) as link:
+        for _ in ("when the script is new", "when it is known"):
+            first = int(server.run("GET", KEY).partition(b"-")[2]) + 1
+            found = await link.deliver(Spoilt(EPOCH, first - 1, first, [b"x"] * 3 * SCRIPT_EVENTS, amiss))
+            assert found == Answer(Verdict.DONE, first + SCRIPT_EVENTS - 1)
 
 
 async def test_a_claim_takes_only_the_cursor_that_was_read(server: RedisServer, way: str) -> None:

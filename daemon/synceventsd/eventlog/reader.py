@@ -30,9 +30,11 @@ _WHOSE: Final = "SELECT count, businesses FROM event_group WHERE first = ?"  # w
 # looked through without their text would else be one look, that keeps everybody else from reading for seconds.
 ROW_BYTES: Final = 2048
 
-# Text of the groups that were read last. Who reads on takes a large one in several bites, and the pages of a shop ask
-# for the same replay: 2,000 events of one among those of eight are 10 MB.
-RECENT_BYTES: Final = 12 * 2**20
+# Text of the groups that were read last and are kept. The pages of a shop ask for the same replay: 2,000 events of one
+# among those of eight are 10 MB. Who reads on through everything, as Redis does after an outage, comes back only for
+# the rest of what it just read.
+REPLAYED_BYTES: Final = 12 * 2**20
+PASSED_BYTES: Final = 2 * 2**20
 
 
 @frozen
@@ -86,10 +88,11 @@ class Reader:
         """
         found: list[Group] = []
         size = 0
+        keep = PASSED_BYTES if business is None else REPLAYED_BYTES
         with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
             for first in firsts:
                 try:
-                    group = self._group(first, epochs)
+                    group = self._group(first, epochs, keep)
                 except LogDamaged:
                     if found:
                         return found, False
@@ -102,8 +105,8 @@ class Reader:
                     return found, False
         return found, True
 
-    def _group(self, first: int, epochs: Callable[[], Epochs]) -> Group | None:
-        """Return a group; None when it is gone. A few are kept: who reads on takes a large one in several bites."""
+    def _group(self, first: int, epochs: Callable[[], Epochs], keep: int) -> Group | None:
+        """Return a group; None when it is gone. `keep` bytes of those read last are kept."""
         group = self._recent.get(first)
         if group is None:
             row = self._connection.execute(_GROUP, (first,)).fetchone()
@@ -117,7 +120,7 @@ class Reader:
             epoch = epochs().at(first).epoch
             group = self._recent[first] = Group(first, epoch, accepted_at, lines.split(b"\n"), whose=whose)
             self._recent_bytes += group.size
-            while self._recent_bytes > RECENT_BYTES:
+            while self._recent_bytes > keep:
                 self._recent_bytes -= self._recent.pop(next(iter(self._recent))).size
         return group
 

@@ -50,6 +50,7 @@ class Session:
     _channel: str
     _shebang: bool = field(default=True, init=False)
     _scripts: bool = field(default=True, init=False)
+    _broken: Exception | None = field(default=None, init=False)
 
     def read_cursor(self) -> bytes | None:
         """Return what the cursor holds; None when there is none."""
@@ -72,9 +73,9 @@ class Session:
     def deliver(self, batch: Batch) -> Answer:
         """Publish what of the batch is not out yet, and move the cursor, in steps that nothing can come into."""
         if self._scripts:
-            prefix = f"{batch.epoch}-"
             calls: list[_Args] = [
-                (prefix, part.known, part.first, self._channel, *part.lines) for part in batch.parts(SCRIPT_EVENTS)
+                (f"{part.epoch}-", part.known, part.first, self._channel, *part.lines)
+                for part in batch.parts(SCRIPT_EVENTS)
             ]
             answer = self._run(DELIVER, calls)
             if answer is not None:
@@ -105,28 +106,34 @@ class Session:
     # Scripts
 
     def _run(self, script: Script, calls: Sequence[_Args]) -> Answer | None:
-        """Return the first answer that is not `DONE`, else the last; None when this user may not run scripts."""
-        try:
-            replies = self._evaluate(script, calls)
-        except theirs.ResponseError as error:
-            if not permission_lacks(error):
-                raise
+        """Return the last `DONE` before anything else, or what came instead of the first; None: scripts are forbidden.
+
+        What is wrong with a later one shows when it is sent again. What was done before it must count: it may be that
+        the cursor was lost, and then nobody else knows.
+        """
+        replies = self._evaluate(script, calls)
+        if isinstance(replies[0], theirs.ResponseError) and permission_lacks(replies[0]):
             self._scripts = False
             return None
-        answers = [_answer(reply) for reply in replies]
-        return next((answer for answer in answers if answer.verdict is not Verdict.DONE), answers[-1])
+        done = None
+        for reply in replies:
+            if done is not None and isinstance(reply, Exception):
+                break
+            answer = _answer(_raised(reply))
+            if answer.verdict is not Verdict.DONE:
+                return done or answer
+            done = answer
+        return done
 
     def _evaluate(self, script: Script, calls: Sequence[_Args]) -> list[Any]:
         name, source = script.sha(shebang=self._shebang), script.source(shebang=self._shebang)
-        try:
-            return self._ask(*(("EVALSHA", name, 1, self._key, *args) for args in calls))
-        except theirs.NoScriptError:
-            pass  # new to this server, or the server is new: a restart, a failover, SCRIPT FLUSH
-        try:
-            return self._ask(*(("EVAL", source, 1, self._key, *args) for args in calls))
-        except theirs.ResponseError as error:
-            if not (self._shebang and shebang_unknown(error)):
-                raise
+        replies = self._replies([("EVALSHA", name, 1, self._key, *args) for args in calls])
+        if not isinstance(replies[0], theirs.NoScriptError):
+            return replies
+        # New to this server, or the server is new: a restart, a failover, SCRIPT FLUSH.
+        replies = self._replies([("EVAL", source, 1, self._key, *args) for args in calls])
+        if not (self._shebang and isinstance(replies[0], theirs.ResponseError) and shebang_unknown(replies[0])):
+            return replies
         self._shebang = False
         return self._evaluate(script, calls)
 
@@ -160,18 +167,34 @@ class Session:
 
     def _ask(self, *commands: Sequence[bytes | str | int]) -> list[Any]:
         """Send the commands at once and return their replies; raises the first error among them, once all are read."""
+        return [_raised(reply) for reply in self._replies(commands)]
+
+    def _replies(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Any]:
+        """Send the commands at once and return their replies, errors as they stand among them.
+
+        The last one may be that of a connection that broke: it is told again by whatever is asked next.
+        """
+        if self._broken is not None:
+            raise self._broken
         if self.fileno() < 0:
             raise theirs.ConnectionError("closed after an earlier failure")
         self._wire.send_packed_command(self._wire.pack_commands(commands), check_health=False)
-        replies, errors = [], []
-        for _ in commands:
+        replies: list[Any] = []
+        while len(replies) < len(commands) and self._broken is None:
             try:
                 replies.append(self._wire.read_response())
             except theirs.ResponseError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+                replies.append(error)
+            except (theirs.RedisError, OSError) as error:
+                self._broken = error
+                replies.append(error)
         return replies
+
+
+def _raised(reply: object) -> object:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def _text_or_none(reply: object) -> bytes | None:
