@@ -7,6 +7,9 @@ from typing import Final
 import pytest
 from tests.dashboard.chromium import MISSING, is_here
 
+# So that a failure shows the oracle's findings, and not only that there were some.
+pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.scene")
+
 FIGURES: Final = "figures"  # the property of a report that holds what a fault test measured
 
 

@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 from tests.conftest import FIGURES
 
-# So that a failure shows the oracle's findings, and not only that there were some.
-pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.scene")
-
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
