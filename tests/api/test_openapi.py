@@ -168,7 +168,7 @@ def test_every_key_of_status_is_described(daemon: Daemon, token: str) -> None:
 
 def test_every_path_of_the_daemon_is_described_and_no_other() -> None:
     nothing: Any = SimpleNamespace(refuse=None)
-    app: Any = create_app(nothing, nothing, nothing, HttpConfig(), None).app
+    app: Any = create_app(nothing, nothing, nothing, HttpConfig(), None).app.app
     rules = [rule for rule in app.url_map.iter_rules() if not rule.websocket and rule.endpoint != "static"]
     served = {
         rule.rule.replace("<business>", "{business_id}").replace("<integration>", "{integration_id}") for rule in rules

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, cast
@@ -68,6 +69,7 @@ class Connection(TCPServer):
         # hold a pipelined request back until the stream ends, and read nothing meanwhile: hence the scope.
         self._streaming = False
         self._parsing = trio.CancelScope()
+        self._reading = trio.CancelScope()  # around a stream's writing; cancelled once nobody reads it
         # Until when we wait for a request, or for the client to close; moved, without an await, by whatever happens on
         # the connection. Hypercorn's own timer needs a task and awaits, and a cancelled app would lose it.
         self._patience = trio.CancelScope(deadline=trio.current_time() + HEAD_TIMEOUT)
@@ -100,7 +102,7 @@ class Connection(TCPServer):
     async def _exchange(self, client: Any, server: Any) -> None:
         local = self._socket.family == socket.AF_UNIX
         peer = _peer(self._socket) if local else None
-        state = ConnectionState(cast(Any, {"peercred": peer, "chunks": Chunks(self)}))
+        state = ConnectionState(cast(Any, {"peercred": peer, "body": Body(self)}))
         async with trio.open_nursery() as nursery:
             self.protocol = cast(
                 Any,
@@ -117,6 +119,7 @@ class Connection(TCPServer):
                 ),
             )
             await self._read_data()
+            self._reading.cancel()
             await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
@@ -144,27 +147,32 @@ class Connection(TCPServer):
             self._finish()
             await self.protocol.handle(Closed())
 
-    # Chunks of an event stream, written past Hypercorn and h11 once the head is out
+    # The body of an event stream, written past Hypercorn and h11 once its head and its first chunk are out
 
-    def offer(self, text: bytes) -> bool:
-        """Write a chunk as far as there is room; return whether all of it is out. The rest is for `send` to see to."""
-        frame = (b"%x\r\n" % len(text), text, b"\r\n")
+    def offer(self, parts: tuple[bytes, ...]) -> bool:
+        """Write as far as there is room; return whether all of it is out. The rest is for `send` to see to."""
         written = 0
         if self._gone:
             return True
         try:
-            written = os.writev(self._socket.fileno(), frame)
+            written = os.writev(self._socket.fileno(), parts)
         except BlockingIOError:
             pass  # no room at all
         except OSError:
             self._cut()
             return True
-        self._owed = b"".join(frame)[written:] if written < sum(map(len, frame)) else b""
+        self._owed = b"".join(parts)[written:] if written < sum(map(len, parts)) else b""
         return not self._owed
 
-    async def send(self, text: bytes) -> None:
-        """Write what is owed, and a chunk; waits for room. Cancelled, it cuts the connection."""
-        await self._transmit(b"%x\r\n%b\r\n" % (len(text), text) if text else b"")
+    async def send(self, parts: tuple[bytes, ...]) -> None:
+        """Write what is owed, and these; waits for room. Cancelled, it cuts the connection."""
+        await self._transmit(b"".join(parts))
+
+    async def while_read(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do the work, and cancel it once the client has gone; return whether it came to its end."""
+        with self._reading:
+            await work()
+        return not self._reading.cancel_called
 
     async def _transmit(self, data: bytes) -> None:
         data, self._owed = self._owed + data, b""
@@ -240,25 +248,33 @@ class Connection(TCPServer):
 
 
 @define(eq=False)
-class Chunks:
-    """The chunked body of an event stream's answer, to be written once its head and its first chunk are out.
+class Body:
+    """The body of an event stream's answer, to be written once its head and its first chunk are out.
 
     What the app sends through Hypercorn and h11 costs 45 us a chunk, this 7 us when nothing has to be waited for. Both
     keep no state between two chunks, so nobody notices.
     """
 
     _connection: Connection
+    chunked: bool = True
 
     def offer(self, text: bytes) -> bool:
         """Write a chunk without waiting; return whether all of it is out. If not, call `send` next."""
-        return self._connection.offer(text)
+        return self._connection.offer(self._framed(text))
 
     async def send(self, text: bytes) -> None:
         """Write what an offer left and then this chunk, if it is not empty; waits until all is out.
 
         Cancelled, it cuts the connection.
         """
-        await self._connection.send(text)
+        await self._connection.send(self._framed(text) if text else ())
+
+    async def while_read(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do the work, and cancel it once the client has gone; return whether it came to its end."""
+        return await self._connection.while_read(work)
+
+    def _framed(self, text: bytes) -> tuple[bytes, ...]:
+        return (b"%x\r\n" % len(text), text, b"\r\n") if self.chunked else (text,)
 
 
 def _peer(sock: trio.socket.SocketType) -> tuple[int, int, int] | None:

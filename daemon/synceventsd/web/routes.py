@@ -72,7 +72,7 @@ def create_app(
     _add_streams(app, hub, config, wall_clock)
     _add_answers(app, board, report, config.base_path)
     _add_page(app, load_page(), config.base_path)
-    return Guard(app, policy(config, secret), wall_clock, on_refused=hub.refuse)
+    return Guard(sse.Streaming(app), policy(config, secret), wall_clock, on_refused=hub.refuse)
 
 
 def _allow(scope: Any, business_id: int | None) -> Reader:
@@ -94,19 +94,15 @@ def _add_streams(app: QuartTrio, hub: Hub, config: HttpConfig, wall_clock: Calla
 
     async def event_stream(business: str | None = None) -> Response:
         stream, reader = await opened(request, business, headers_only=request.method == "HEAD")
-        if stream is None:
-            answer = Response(b"", headers=sse.HEADERS)
-            del answer.headers["Content-Length"]
-            return answer
-        body = sse.EventStream(
-            stream.subscription,
-            sse.opening_chunk(stream, config.retry),
-            config.keep_alive,
-            lambda: reader.expires_at - wall_clock(),
-            request.scope["state"]["chunks"] if request.http_version == "1.1" else None,
-        )
-        answer = Response(body, headers=sse.HEADERS)
-        answer.timeout = None
+        first = b"" if stream is None else sse.opening_chunk(stream, config.retry)
+        answer = Response(first, headers=sse.HEADERS)
+        del answer.headers["Content-Length"]
+        if stream is not None:
+            state: Any = request.scope["state"]
+            state["body"].chunked = request.http_version == "1.1"
+            state["stream"] = sse.EventStream(
+                stream.subscription, config.keep_alive, lambda: reader.expires_at - wall_clock(), state["body"]
+            )
         return answer
 
     async def web_socket(business: str | None = None) -> None:

@@ -1,21 +1,21 @@
 """Server-Sent Events: a reader's deliveries as chunks of an endless answer.
 
-The body is an iterator object, not a generator: nothing here holds a nursery or a cancel scope across a `yield`. The
-subscription is given back by whoever opened it, so an answer that never begins leaves nothing behind.
+Quart answers with the head and the first chunk, and is done; the stream then goes on without it, because what it keeps
+for a request, two tasks among it, is 10 KB a reader. The subscription is given back by whoever opened it, so an answer
+that never begins leaves nothing behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
 
 import trio
-from attrs import define, field
-from quart.wrappers.response import ResponseBody
+from attrs import define, field, frozen
 
 from synceventsd.core import frames
 from synceventsd.hub import Delivery, Subscription, Taken
+from synceventsd.web.http11 import App, Receive, Send
 from synceventsd.web.opening import Opened, gap_message
 
 HEADERS: Final = {
@@ -30,72 +30,80 @@ def opening_chunk(opened: Opened, retry: float) -> bytes:
     return frames.sse_retry(retry) + b"".join(map(frames.sse_message, opened.greetings))
 
 
-class Chunks(Protocol):
-    """The answer's body as chunks, past all that is between the app and the socket."""
+class Body(Protocol):
+    """The rest of an answer's body, past all that is between the app and the socket."""
+
+    chunked: bool  # false for HTTP/1.0, where the connection's end is the body's
 
     def offer(self, text: bytes) -> bool:
-        """Write a chunk without waiting; return whether all of it is out. If not, `send` has to follow."""
+        """Write some of it without waiting; return whether all of it is out. If not, `send` has to follow."""
 
     async def send(self, text: bytes) -> None:
-        """Write what an offer left, and this chunk if it is not empty."""
+        """Write what an offer left, and this if it is not empty."""
+
+    async def while_read(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do the work, and cancel it once the client has gone; return whether it came to its end."""
+
+
+@frozen
+class Streaming:
+    """The ASGI application that goes on with a stream where the other one, which began the answer, has ended.
+
+    It looks for the stream in the request's state, under `stream`.
+    """
+
+    app: App
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Let the other one answer; if it left a stream, write that behind it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = scope["state"]
+
+        async def keeping_open(message: Any) -> None:
+            await send({**message, "more_body": True} if "stream" in state and "body" in message else message)
+
+        await self.app(scope, receive, keeping_open)
+        stream: EventStream | None = state.get("stream")
+        if stream is not None and await state["body"].while_read(stream.run):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @define(eq=False)
-class EventStream(ResponseBody):
-    """The body of a stream's answer. It ends when the hub closes or the reader's time is up.
+class EventStream:
+    """A stream after its first chunk. It ends when the hub closes or the reader's time is up.
 
-    The first chunk goes the app's usual way, with the head before it. Those that follow are written straight to the
-    socket, where the body is chunked: by the hub while this waits, else by this.
+    Written straight to the socket: by the hub while this waits, else by this.
 
     Attributes:
         keep_alive: after how many seconds without traffic a keep-alive is sent.
         time_left: returns for how many seconds the reader may still read.
-        chunks: None where the body is not chunked (HTTP/1.0).
     """
 
     _subscription: Subscription
-    _opening: bytes | None
     _keep_alive: float
     _time_left: Callable[[], float]
-    _chunks: Chunks | None
+    _body: Body
     _sent_at: float = field(factory=trio.current_time, init=False)
     _owing: bool = field(default=False, init=False)
 
-    async def __aenter__(self) -> EventStream:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        return None
-
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> bytes:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            return opening
-        if self._chunks is None:
-            return await self._next()
+    async def run(self) -> None:
+        """Write until the stream is at its end. Cancelled, it leaves nothing half written, or the connection cut."""
         self._subscription.outlet = self
-        while True:
-            await self._chunks.send(await self._next())
+        while (text := await self._next()) is not None:
+            await self._body.send(text)
 
     def offer(self, delivery: Delivery) -> Taken:
         """Write what the hub has for a reader that waits."""
-        if self._chunks is None or self._owing or self._time_left() <= 0:
+        if self._owing or self._time_left() <= 0:
             return Taken.NOTHING
         self._sent_at = trio.current_time()
-        self._owing = not self._chunks.offer(delivery.sse)
+        self._owing = not self._body.offer(delivery.sse)
         return Taken.PARTLY if self._owing else Taken.ALL
 
-    async def _next(self) -> bytes:
-        """Wait for the next chunk, which is empty when an offer left something to be sent.
-
-        Raises:
-            StopAsyncIteration: the stream is at its end.
-        """
+    async def _next(self) -> bytes | None:
+        """Wait for the next chunk, empty when an offer left something to be sent; None at the stream's end."""
         while True:
             left = self._time_left()
             patience = max(0.0, self._keep_alive - (trio.current_time() - self._sent_at))
@@ -110,7 +118,7 @@ class EventStream(ResponseBody):
             if owing:  # also at the end: half a chunk would break what follows it
                 return b""
             if delivery is None:
-                raise StopAsyncIteration
+                return None
             if now - self._sent_at >= self._keep_alive:
                 self._sent_at = now
                 return frames.sse_keep_alive(delivery.position)
