@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -162,7 +161,9 @@ def test_a_flood_of_pings_that_are_never_read_and_half_a_close_are_borne(tmp_pat
                     flood.sendall((b"\x89\x80" + MASKED) * 10_000)
 
 
-def test_more_connections_than_descriptors_stop_nobody_who_is_in_and_pass(tmp_path: Path) -> None:
+def test_more_connections_than_descriptors_stop_nobody_who_is_in_and_pass(
+    tmp_path: Path, tell: Callable[..., None]
+) -> None:
     limited = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-m", "synceventsd")
     with a_daemon(tmp_path, "none", program=limited) as daemon, Publisher(daemon.socket) as publisher:
         daemon.start()
@@ -181,7 +182,7 @@ def test_more_connections_than_descriptors_stop_nobody_who_is_in_and_pass(tmp_pa
                 publisher.publish_envelope(envelope(0, number))
                 time.sleep(0.01)
             publisher.flush(PATIENCE)
-            print(json.dumps({"cpu_seconds_in_a_second_without_descriptors": cpu_seconds(pid_of(daemon)) - used}))
+            tell(cpu_seconds_in_a_second_without_descriptors=cpu_seconds(pid_of(daemon)) - used)
             eventually(lambda: len(reader.seen) == 100, "the reader that is in has everything")
         publisher.close()
         eventually(daemon.is_ready, "it accepts again")
@@ -191,7 +192,7 @@ def test_more_connections_than_descriptors_stop_nobody_who_is_in_and_pass(tmp_pa
 
 
 @pytest.mark.soak
-def test_ten_thousand_clients_that_do_anything_leave_nothing_behind(tmp_path: Path) -> None:
+def test_ten_thousand_clients_that_do_anything_leave_nothing_behind(tmp_path: Path, tell: Callable[..., None]) -> None:
     dice = random.Random(time.time_ns())
     texts = [
         GET,
@@ -215,4 +216,4 @@ def test_ten_thousand_clients_that_do_anything_leave_nothing_behind(tmp_path: Pa
                         client.recv(65536)
                     if dice.random() < 0.5:
                         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            print(json.dumps({"rss_mb": {"before": round(before, 1), "after": round(rss_mb(pid_of(daemon)), 1)}}))
+            tell(rss_mb={"before": round(before, 1), "after": round(rss_mb(pid_of(daemon)), 1)})

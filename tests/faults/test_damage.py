@@ -12,6 +12,7 @@ import shutil
 import socket
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -125,15 +126,17 @@ async def flips(killed: Path, tmp_path: Path, rounds: int, seed: int) -> dict[st
 
 
 async def test_a_flipped_bit_anywhere_costs_its_own_page_at_most_and_never_the_start(
-    killed: Path, tmp_path: Path
+    killed: Path, tmp_path: Path, tell: Callable[..., None]
 ) -> None:
-    print(json.dumps(await flips(killed, tmp_path, 10, seed=1)))
+    tell(**await flips(killed, tmp_path, 10, seed=1))
 
 
 @pytest.mark.soak
-async def test_hundreds_of_flipped_bits_cost_their_own_pages_at_most(killed: Path, tmp_path: Path) -> None:
+async def test_hundreds_of_flipped_bits_cost_their_own_pages_at_most(
+    killed: Path, tmp_path: Path, tell: Callable[..., None]
+) -> None:
     seed = random.SystemRandom().randrange(10**9)
-    print(json.dumps({"seed": seed} | await flips(killed, tmp_path, 400, seed)))
+    tell(**{"seed": seed} | await flips(killed, tmp_path, 400, seed))
 
 
 async def test_a_torn_tail_is_no_damage(killed: Path, tmp_path: Path) -> None:

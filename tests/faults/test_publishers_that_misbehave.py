@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -127,16 +127,18 @@ def fuzz(tmp_path: Path, frames: int, warm_up: int, seed: int) -> dict[str, Any]
         }
 
 
-def test_bad_frames_hurt_nobody_and_are_answered_as_the_protocol_says(tmp_path: Path) -> None:
+def test_bad_frames_hurt_nobody_and_are_answered_as_the_protocol_says(
+    tmp_path: Path, tell: Callable[..., None]
+) -> None:
     report = fuzz(tmp_path, frames=20_000, warm_up=5_000, seed=7)
-    print(json.dumps(report))
+    tell(**report)
     assert report["rss_mb"]["at_the_end"] - report["rss_mb"]["after_warm_up"] < 50
 
 
 @pytest.mark.soak
-def test_a_million_bad_frames_hurt_nobody(tmp_path: Path) -> None:
+def test_a_million_bad_frames_hurt_nobody(tmp_path: Path, tell: Callable[..., None]) -> None:
     report = fuzz(tmp_path, frames=1_000_000, warm_up=100_000, seed=time.time_ns())
-    print(json.dumps(report))
+    tell(**report)
     assert report["rss_mb"]["at_the_end"] - report["rss_mb"]["after_warm_up"] < 20
 
 
@@ -154,7 +156,9 @@ def rubbish_from(daemon: Daemon, count: int, seconds: float) -> list[socket.sock
     return publishers
 
 
-def test_publishers_of_rubbish_that_read_nothing_cost_little_memory_and_stall_nobody(tmp_path: Path) -> None:
+def test_publishers_of_rubbish_that_read_nothing_cost_little_memory_and_stall_nobody(
+    tmp_path: Path, tell: Callable[..., None]
+) -> None:
     with a_daemon(tmp_path, "none") as daemon, ExitStack() as opened:
         daemon.start()
         before = rss_mb(pid_of(daemon))
@@ -162,7 +166,7 @@ def test_publishers_of_rubbish_that_read_nothing_cost_little_memory_and_stall_no
             opened.enter_context(publisher)
         publish(daemon, 500)
         most = rss_mb(pid_of(daemon))
-        print(json.dumps({"publishers": 30, "rss_mb": {"before": round(before), "most": round(most)}}))
+        tell(publishers=30, rss_mb={"before": round(before), "most": round(most)})
         assert most - before < 70  # it took 145 MB when all that was read was cut into lines at once
         assert daemon.stop() == 0
 
@@ -250,16 +254,16 @@ def churn(tmp_path: Path, count: int) -> dict[str, Any]:
         return {"connections": count, "rss_mb": {"before": round(before, 1), "after": round(after, 1)}}
 
 
-def test_connects_in_a_row_leave_nothing_behind(tmp_path: Path) -> None:
+def test_connects_in_a_row_leave_nothing_behind(tmp_path: Path, tell: Callable[..., None]) -> None:
     report = churn(tmp_path, 1000)
-    print(json.dumps(report))
+    tell(**report)
     assert report["rss_mb"]["after"] - report["rss_mb"]["before"] < 15
 
 
 @pytest.mark.soak
-def test_ten_thousand_connects_in_a_row_leave_nothing_behind(tmp_path: Path) -> None:
+def test_ten_thousand_connects_in_a_row_leave_nothing_behind(tmp_path: Path, tell: Callable[..., None]) -> None:
     report = churn(tmp_path, 10_000)
-    print(json.dumps(report))
+    tell(**report)
     assert report["rss_mb"]["after"] - report["rss_mb"]["before"] < 20
 
 
@@ -294,10 +298,12 @@ def half_open(tmp_path: Path, count: int) -> dict[str, Any]:
         }
 
 
-def test_connections_with_half_a_line_keep_nobody_else_out(tmp_path: Path) -> None:
-    print(json.dumps(half_open(tmp_path, 300)))
+def test_connections_with_half_a_line_keep_nobody_else_out(tmp_path: Path, tell: Callable[..., None]) -> None:
+    tell(**half_open(tmp_path, 300))
 
 
 @pytest.mark.soak
-def test_ten_thousand_connections_with_half_a_line_stop_nobody_who_is_in(tmp_path: Path) -> None:
-    print(json.dumps(half_open(tmp_path, 10_000)))
+def test_ten_thousand_connections_with_half_a_line_stop_nobody_who_is_in(
+    tmp_path: Path, tell: Callable[..., None]
+) -> None:
+    tell(**half_open(tmp_path, 10_000))

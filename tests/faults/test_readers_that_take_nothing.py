@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def memory_of(daemon: Daemon) -> float:
     return rss_mb(daemon.process.pid)
 
 
-def test_readers_that_take_nothing_are_cut_off_and_the_others_served(tmp_path: Path) -> None:
+def test_readers_that_take_nothing_are_cut_off_and_the_others_served(tmp_path: Path, tell: Callable[..., None]) -> None:
     settings = {"SYNCEVENTSD_HTTP_SEND_TIMEOUT": "2"}
     with a_daemon(tmp_path, "none", settings=settings) as daemon:
         daemon.start()
@@ -77,7 +77,7 @@ def test_readers_that_take_nothing_are_cut_off_and_the_others_served(tmp_path: P
             eventually(lambda: len(reader.seen) == 200, "the reader that reads has everything")
             most = memory_of(daemon)
             eventually(lambda: daemon.status()["sse_connections"] == 1, "the others are cut off")
-            print(json.dumps({"readers": 100, "rss_mb": {"before": round(before), "most": round(most)}}))
+            tell(readers=100, rss_mb={"before": round(before), "most": round(most)})
             assert most - before < 100
         eventually(
             lambda: descriptors(daemon.process.pid) <= open_before + FEW_MORE, "their descriptors are given back"
@@ -112,7 +112,7 @@ def latencies(daemon: Daemon, redis: RedisServer, publisher: Publisher, count: i
 
 
 @pytest.mark.soak
-def test_500_readers_that_take_nothing_slow_nobody_down(tmp_path: Path) -> None:
+def test_500_readers_that_take_nothing_slow_nobody_down(tmp_path: Path, tell: Callable[..., None]) -> None:
     settings = {"SYNCEVENTSD_HTTP_SEND_TIMEOUT": FOR_EVER}
     with redis_server(SERVER) as redis, a_daemon(tmp_path, redis.url, settings=settings) as daemon:
         daemon.start()
@@ -134,6 +134,10 @@ def test_500_readers_that_take_nothing_slow_nobody_down(tmp_path: Path) -> None:
             start = time.monotonic()
             assert daemon.stop() == 0
             stop_seconds = time.monotonic() - start
-        for name, found in (("without", without), ("beside 500 stuck readers", beside)):
-            print(name, {f"p{share}_ms": round(percentile(found, share / 100), 2) for share in (50, 99)}, len(found))
-        print({"rss_mb_before": round(before), "rss_mb_most": round(most), "stop_seconds": round(stop_seconds, 2)})
+        figures = {
+            f"p{share}_{name}_ms": percentile(found, share / 100)
+            for name, found in (("without", without), ("beside", beside))
+            for share in (50, 99)
+        }
+        rss = {"before": round(before), "most": round(most)}
+        tell(readers=500, events=len(beside), **figures, rss_mb=rss, stop_seconds=stop_seconds)

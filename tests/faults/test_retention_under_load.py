@@ -1,9 +1,9 @@
-"""What retention costs those who publish meanwhile. Prints figures; asserts none of them."""
+"""What retention costs those who publish meanwhile. Tells figures; asserts none of them."""
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,9 @@ def latencies(daemon: Daemon) -> dict[str, float]:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("retain_bytes", [2**30, 20 * 2**20], ids=["kept", "deleted"])
-def test_how_long_acks_take_while_retention_deletes_or_does_not(tmp_path: Path, retain_bytes: int) -> None:
+def test_how_long_acks_take_while_retention_deletes_or_does_not(
+    tmp_path: Path, retain_bytes: int, tell: Callable[..., None]
+) -> None:
     settings = {"SYNCEVENTSD_STORAGE_RETAIN_BYTES": str(retain_bytes)}
     with a_daemon(tmp_path, "none", settings=settings) as daemon:
         daemon.start()
@@ -43,6 +45,6 @@ def test_how_long_acks_take_while_retention_deletes_or_does_not(tmp_path: Path, 
         figures = latencies(daemon)
         status = daemon.status()
         load.finish()
-        print(json.dumps({"retain_bytes": retain_bytes, "events": load.total} | figures))
+        tell(**{"retain_bytes": retain_bytes, "events": load.total} | figures)
         assert (status["storage"]["oldest_seq"] > 1) == (retain_bytes < 2**30)
         assert daemon.stop() == 0
