@@ -47,9 +47,9 @@ def remount(where: Path, how: str) -> None:
 
 
 def fill(disk: Path) -> Path:
-    """Write a file that takes all the room there is; return it."""
+    """Write a file that takes all the room there is, or let it grow; return it."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
+    with filler.open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(b"x" * 4096)

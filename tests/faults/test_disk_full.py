@@ -35,33 +35,38 @@ def test_a_disk_that_fills_up_under_load_holds_everything_up_and_loses_nothing(t
         assert status["ready"] is False
         assert "SQLITE_FULL" in status["storage"]["failing"]
         assert set(status["events"]["rejected_by_code"]) <= {"unknown_event_type"}
-        assert_nothing_is_answered(daemon)
+        # Moving the WAL into the database may give room for some more, so the disk is filled again where one is stored.
+        late = 1
+        while is_answered(daemon):
+            late += 1
+            assert late < 10
+            fill(disk)
+            eventually(lambda: not_ready(daemon) is not None, "it is full again")
         filler.unlink()
         eventually(lambda: not_ready(daemon) is None, "it goes on by itself")
         load.finish()
         eventually(lambda: len(channel.heard) >= load.total, "the channel has everything")
         heard = [text for text in channel.heard if b'"late/' not in text]
         assert_exactly_once_in_order(load, heard)
-        assert len(channel.heard) - len(heard) <= 1  # the line that nobody waited for
+        assert late - 1 <= len(channel.heard) - len(heard) <= late  # the last one may be stored, but nobody waited
         eventually(lambda: daemon.status()["storage"]["ballast_bytes"] == ballast, "the ballast is there again")
         assert daemon.stop() == 0
-        # Two lines an outage, not two a try; moving the WAL into the database may give room for some more first.
         outages = daemon.log_text.count("storage.failing")
-        assert 1 <= outages <= 3
+        assert 1 <= outages <= 2 + late  # two lines an outage, not two a try
         assert daemon.log_text.count("storage.recovered") == outages
         assert daemon.log_text.count("storage.ballast") == 2 * outages
 
 
-def assert_nothing_is_answered(daemon: Daemon) -> None:
+def is_answered(daemon: Daemon) -> bool:
+    """Publish an event; return whether it is answered within half a second."""
     with socket.socket(socket.AF_UNIX) as publisher:
         publisher.connect(daemon.socket)
         publisher.sendall(envelope(9, 1).replace(b'"9/1"', b'"late/1"') + b"\n")
         publisher.settimeout(0.5)
         try:
-            answer = publisher.recv(1000)
+            return publisher.recv(1000) != b""
         except TimeoutError:
-            answer = b""
-        assert answer == b""
+            return False
 
 
 def test_retention_goes_on_in_the_ballast_s_room_on_a_full_disk(tmp_path: Path) -> None:
