@@ -158,18 +158,20 @@ class _Sender:
         self.state.known = max(self.state.known, batch.last)
         answer = await self._ask(lambda: link.deliver(batch))
         if answer.verdict is Verdict.DONE:
+            if answer.rest_unsent:
+                self.state.known = max(batch.known, answer.seq)
             self._note_sent(answer.seq)
             self._move_to(answer.seq)
-        elif answer.verdict is Verdict.BEHIND:
-            if answer.seq < self.position:  # else some pieces went out before somebody set the cursor back
-                self._note_rewind(self.position, answer.seq)
-            self._move_to(answer.seq)
-            self._begin_pace()
-        else:
-            self.state.known = (
-                batch.known
-            )  # whatever was sent is in doubt; a cursor ahead must look foreign when it is asked next
+            if answer.seq < batch.last:
+                await self._check(link)  # shows what stopped it, before more counts as handed to Redis
+            return
+        # Nothing of it was sent, and a cursor further ahead than what was must look foreign when it is asked next.
+        self.state.known = batch.known
+        if answer.verdict is not Verdict.BEHIND:
             raise _cursor_lost()
+        self._note_rewind(self.position, answer.seq)
+        self._move_to(answer.seq)
+        self._begin_pace()
 
     async def _check(self, link: Link) -> None:
         """Ask with an empty batch: shows a dead link, a Redis that takes no writes, and a cursor that is gone."""

@@ -117,14 +117,19 @@ class Spoilt(Batch):
         return [done, *(evolve(part, **self.amiss) for part in rest)]
 
 
-@pytest.mark.parametrize("amiss", [{"epoch": OTHER}, {"known": "none"}], ids=["foreign cursor", "error"])
-async def test_what_was_done_before_something_happened_counts(server: RedisServer, amiss: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("amiss", "refused"), [({"epoch": OTHER}, True), ({"known": "none"}, False)], ids=["foreign cursor", "error"]
+)
+async def test_what_was_done_before_something_happened_counts(
+    server: RedisServer, amiss: dict[str, Any], refused: bool
+) -> None:
+    """Where a later piece was refused, nothing of the rest went out; where it failed, nobody knows."""
     server.run("SET", KEY, f"{EPOCH}-100")
     async with link_to(server.url) as link:
         for _ in ("when the script is new", "when it is known"):
             first = int(server.run("GET", KEY).partition(b"-")[2]) + 1
             found = await link.deliver(Spoilt(EPOCH, first - 1, first, [b"x"] * 3 * SCRIPT_EVENTS, amiss))
-            assert found == Answer(Verdict.DONE, first + SCRIPT_EVENTS - 1)
+            assert found == Answer(Verdict.DONE, first + SCRIPT_EVENTS - 1, rest_unsent=refused)
 
 
 async def test_a_claim_takes_only_the_cursor_that_was_read(server: RedisServer, way: str) -> None:

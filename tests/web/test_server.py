@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -100,15 +101,38 @@ async def test_pipelined_requests_are_answered_in_order(site_of: SiteOpener) -> 
         assert (await read_all(client)).count(b'{"status":"ok"}') == 4
 
 
+async def read_live(site: Site, version: bytes) -> bytes:
+    """Open a stream; return all that comes until an event that was published while it waited, and a second one."""
+    await site.publish(event(1))
+    async with await site.connect() as client:
+        await client.send_all(STREAM.replace(b"HTTP/1.1", b"HTTP/" + version))
+        found = b""
+        for number in (1, 2, 3):
+            while b'"seq":%d}\n\n' % number not in found:
+                found += await client.receive_some()
+            await wait_all_tasks_blocked()
+            await site.publish(event(number + 1))
+        site.hub.close()
+        return found + await read_all(client)
+
+
 async def test_an_http_1_0_client_can_read_a_stream(site_of: SiteOpener) -> None:
     async with site_of() as site:
-        await site.publish(event(1))
-        async with await site.connect() as client:
-            await client.send_all(STREAM.replace(b"1.1", b"1.0"))
-            found = b""
-            while b'"seq":1}\n\n' not in found:
-                found += await client.receive_some()
-            assert b"transfer-encoding" not in found.lower()
+        head, _, body = (await read_live(site, b"1.0")).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert b"\r\n" not in body
+        assert body.count(b"\nevent: integration") >= 3
+
+
+async def test_an_http_client_of_a_later_minor_version_gets_http_1_1(site_of: SiteOpener) -> None:
+    async with site_of() as site:
+        answer = await read_live(site, b"1.2")
+        reader = h11.Connection(h11.CLIENT)
+        reader.send(h11.Request(method="GET", target="/", headers=[("Host", "localhost")]))
+        reader.send(h11.EndOfMessage())
+        reader.receive_data(answer)
+        while not isinstance(found := reader.next_event(), h11.EndOfMessage):
+            assert found is not h11.NEED_DATA
 
 
 async def test_the_offer_of_http2_is_not_taken(site_of: SiteOpener) -> None:

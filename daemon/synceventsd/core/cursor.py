@@ -73,10 +73,16 @@ class Verdict(Enum):
 
 @frozen
 class Answer:
-    """What Redis decided; `seq` is the cursor's number, and means nothing where the cursor moved."""
+    """What Redis decided.
+
+    Attributes:
+        seq: the cursor's number; means nothing where the cursor moved.
+        rest_unsent: `DONE` up to `seq` only, because a later piece was refused: nothing beyond `seq` went out.
+    """
 
     verdict: Verdict
     seq: int
+    rest_unsent: bool = False
 
 
 @frozen

@@ -30,9 +30,9 @@ _WHOSE: Final = "SELECT count, businesses FROM event_group WHERE first = ?"  # w
 # looked through without their text would else be one look, that keeps everybody else from reading for seconds.
 ROW_BYTES: Final = 2048
 
-# Text of the groups that were read last and are kept. The pages of a shop ask for the same replay: 2,000 events of one
-# among those of eight are 10 MB. Who reads on through everything, as Redis does after an outage, comes back only for
-# the rest of what it just read.
+# How much text of the groups that were read last is kept. The pages of a shop ask for the same replay: 2,000 events of
+# one among those of eight are 10 MB. Who reads on through everything, as Redis does after an outage, comes back only
+# for the rest of what it just read, and must not drive out the others' replays.
 REPLAYED_BYTES: Final = 12 * 2**20
 PASSED_BYTES: Final = 2 * 2**20
 
@@ -64,13 +64,33 @@ class Scan:
 
 
 @define(eq=False)
+class Recent:
+    """The groups that were read last, by the number of their first event."""
+
+    max_bytes: int
+    _groups: dict[int, Group] = field(factory=dict, init=False)
+    _bytes: int = field(default=0, init=False)
+
+    def get(self, first: int) -> Group | None:
+        """Return a group if it is here."""
+        return self._groups.get(first)
+
+    def add(self, group: Group) -> None:
+        """Keep one more, and let the oldest go."""
+        self._groups[group.first] = group
+        self._bytes += group.size
+        while self._bytes > self.max_bytes:
+            self._bytes -= self._groups.pop(next(iter(self._groups))).size
+
+
+@define(eq=False)
 class Reader:
     """One read-only connection."""
 
     path: Path
     _db: sqlite3.Connection | None = None
-    _recent: dict[int, Group] = field(factory=dict, init=False)
-    _recent_bytes: int = field(default=0, init=False)
+    _replayed: Recent = field(factory=lambda: Recent(REPLAYED_BYTES), init=False)
+    _passed: Recent = field(factory=lambda: Recent(PASSED_BYTES), init=False)
 
     def groups(
         self, epochs: Callable[[], Epochs], after: int, max_bytes: int, business: int | None
@@ -88,11 +108,11 @@ class Reader:
         """
         found: list[Group] = []
         size = 0
-        keep = PASSED_BYTES if business is None else REPLAYED_BYTES
+        recent = self._passed if business is None else self._replayed
         with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
             for first in firsts:
                 try:
-                    group = self._group(first, epochs, keep)
+                    group = self._group(first, epochs, recent)
                 except LogDamaged:
                     if found:
                         return found, False
@@ -105,9 +125,9 @@ class Reader:
                     return found, False
         return found, True
 
-    def _group(self, first: int, epochs: Callable[[], Epochs], keep: int) -> Group | None:
-        """Return a group; None when it is gone. `keep` bytes of those read last are kept."""
-        group = self._recent.get(first)
+    def _group(self, first: int, epochs: Callable[[], Epochs], recent: Recent) -> Group | None:
+        """Return a group; None when it is gone."""
+        group = recent.get(first)
         if group is None:
             row = self._connection.execute(_GROUP, (first,)).fetchone()
             if row is None:
@@ -118,10 +138,8 @@ class Reader:
             # Without sums, businesses are under no checksum: the events themselves say whose they are.
             whose = None if sums is None else _whose(packed, count)
             epoch = epochs().at(first).epoch
-            group = self._recent[first] = Group(first, epoch, accepted_at, lines.split(b"\n"), whose=whose)
-            self._recent_bytes += group.size
-            while self._recent_bytes > keep:
-                self._recent_bytes -= self._recent.pop(next(iter(self._recent))).size
+            group = Group(first, epoch, accepted_at, lines.split(b"\n"), whose=whose)
+            recent.add(group)
         return group
 
     def replay_start(self, filter_: Filter, wanted: int, down_from: int, max_bytes: int) -> Scan:

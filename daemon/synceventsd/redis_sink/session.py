@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import redis.exceptions as theirs
-from attrs import define, field
+from attrs import define, evolve, field
 from redis.backoff import NoBackoff
 from redis.connection import Connection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
@@ -121,7 +121,7 @@ class Session:
                 break
             answer = _answer(_raised(reply))
             if answer.verdict is not Verdict.DONE:
-                return done or answer
+                return answer if done is None else evolve(done, rest_unsent=True)
             done = answer
         return done
 

@@ -99,7 +99,7 @@ def _add_streams(app: QuartTrio, hub: Hub, config: HttpConfig, wall_clock: Calla
         del answer.headers["Content-Length"]
         if stream is not None:
             state: Any = request.scope["state"]
-            state["body"].chunked = request.http_version == "1.1"
+            state["body"].chunked = request.http_version >= "1.1"  # as h11 has it
             state["stream"] = sse.EventStream(
                 stream.subscription, config.keep_alive, lambda: reader.expires_at - wall_clock(), state["body"]
             )

@@ -89,7 +89,7 @@ class EventStream:
     _owing: bool = field(default=False, init=False)
 
     async def run(self) -> None:
-        """Write until the stream is at its end. Cancelled, it leaves nothing half written, or the connection cut."""
+        """Write until the stream is at its end. Cancelled, it may leave a chunk half written: nothing can follow it."""
         self._subscription.outlet = self
         while (text := await self._next()) is not None:
             await self._body.send(text)
