@@ -11,7 +11,7 @@ from tests.dashboard.chromium import MISSING, is_here
 # So that a failure shows the oracle's findings, and not only that there were some.
 pytest.register_assert_rewrite("tests.faults.harness", "tests.faults.scene")
 
-# In the background of a script's shell SIGINT is ignored, and programs that tests start and interrupt would inherit that.
+# In the background of a script's shell SIGINT is ignored, and programs that tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
