@@ -9,7 +9,6 @@ import http.client
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from tests.shell.test_cli import synceventsd
 from tests.shell.test_daemon import talk
 
 from synceventsd.config import HttpConfig
-from synceventsd.web.routes import create_app
+from synceventsd.web.routes import create_routes
 
 FILE = Path(__file__).parents[2] / "docs/api/openapi.yaml"
 DESCRIPTION: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -167,8 +166,8 @@ def test_every_key_of_status_is_described(daemon: Daemon, token: str) -> None:
 
 
 def test_every_path_of_the_daemon_is_described_and_no_other() -> None:
-    nothing: Any = SimpleNamespace(refuse=None)
-    app: Any = create_app(nothing, nothing, nothing, HttpConfig(), None).app.app
+    nothing: Any = None
+    app = create_routes(nothing, nothing, nothing, HttpConfig())
     rules = [rule for rule in app.url_map.iter_rules() if not rule.websocket and rule.endpoint != "static"]
     served = {
         rule.rule.replace("<business>", "{business_id}").replace("<integration>", "{integration_id}") for rule in rules

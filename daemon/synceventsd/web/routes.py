@@ -63,6 +63,14 @@ def create_app(
         secret: the key of the tokens; None asks for none.
         wall_clock: seconds since 1970; decides when tokens expire.
     """
+    routes = create_routes(hub, board, report, config, wall_clock)
+    return Guard(sse.Streaming(routes), policy(config, secret), wall_clock, on_refused=hub.refuse)
+
+
+def create_routes(
+    hub: Hub, board: StatusBoard, report: Report, config: HttpConfig, wall_clock: Callable[[], float] = time.time
+) -> QuartTrio:
+    """Return the routes alone, as for `create_app`, which puts before them what they rely on."""
     app = QuartTrio(__name__, static_folder=None, template_folder=None)
     # Nothing here takes a body; a path means one thing, so none is tidied up into another.
     app.config.update(MAX_CONTENT_LENGTH=16 * 1024)
@@ -72,7 +80,7 @@ def create_app(
     _add_streams(app, hub, config, wall_clock)
     _add_answers(app, board, report, config.base_path)
     _add_page(app, load_page(), config.base_path)
-    return Guard(sse.Streaming(app), policy(config, secret), wall_clock, on_refused=hub.refuse)
+    return app
 
 
 def _allow(scope: Any, business_id: int | None) -> Reader:

@@ -1,8 +1,8 @@
 """Server-Sent Events: a reader's deliveries as chunks of an endless answer.
 
 Quart answers with the head and the first chunk, and is done; the stream then goes on without it, because what it keeps
-for a request, two tasks among it, is 10 KB a reader. The subscription is given back by whoever opened it, so an answer
-that never begins leaves nothing behind.
+for a request, two tasks among it, is 10 KB a reader or more. The subscription is given back by whoever opened it, so an
+answer that never begins leaves nothing behind.
 """
 
 from __future__ import annotations
