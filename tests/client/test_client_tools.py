@@ -299,6 +299,9 @@ def test_watch_writes_plain_lines_where_no_terminal_is(source: Source) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+_DRAWN = "\x1b[J"  # clears what is below; the last that `watch` writes of a table
+
+
 class Terminal:
     """What a terminal shows after the few sequences that `watch` uses."""
 
@@ -307,15 +310,18 @@ class Terminal:
 
     @property
     def screen(self) -> list[str]:
+        """The rows after the last drawing that is there whole: one write may be read in several pieces."""
         rows, at = [""], 0
-        for part in re.findall(r"\x1b\[[\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", self.text):
+        drawn = self.text.rfind(_DRAWN)
+        whole = self.text if drawn < 0 else self.text[: drawn + len(_DRAWN)]
+        for part in re.findall(r"\x1b\[[\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", whole):
             if part == "\n":
                 at += 1
                 if at == len(rows):
                     rows.append("")
             elif part.endswith("A") and part.startswith("\x1b"):
                 at = max(0, at - int(part[2:-1]))
-            elif part == "\x1b[J":
+            elif part == _DRAWN:
                 rows[at:] = [""]
             elif not part.startswith("\x1b") and part != "\r":
                 rows[at] = part
