@@ -1,37 +1,42 @@
-"""The link to Redis as trio sees it: every call runs in one worker thread, and can be cancelled.
+"""The link to Redis: the cursor read, claimed, and moved together with what is published.
 
-Rule of this file: a call that may publish is never left to itself. Cancelled, it cuts its connection, and waits for the
-thread, which comes back at once; whether Redis did the work is then unknown, and the cursor knows it.
+Rule of this file: what is published and the cursor change in one step of Redis, or not at all. A call that broke off or
+was cancelled may have been done or not; the cursor knows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any
 
+import redis.exceptions as theirs
 import trio
-from attrs import define
+from attrs import define, evolve, field
 
 from synceventsd.config import RedisConfig, mask_password
-from synceventsd.core.cursor import Answer, Batch
+from synceventsd.core.batches import SCRIPT_EVENTS
+from synceventsd.core.cursor import Answer, Batch, Send, Verdict, cursor_key, decide
 from synceventsd.core.errors import RedisUnavailable
 from synceventsd.core.positions import Position
-from synceventsd.redis_sink.failures import translated
-from synceventsd.redis_sink.session import Session, connect
-
-T = TypeVar("T")
-
-CUT_OFF: Final = 2.0  # seconds in which a thread comes back whose connection was cut; it takes one millisecond
+from synceventsd.redis_sink.failures import permission_lacks, shebang_unknown, translated
+from synceventsd.redis_sink.scripts import CLAIM, DELIVER, Script
+from synceventsd.redis_sink.wire import Command, Wire, connect
 
 
 @define(eq=False)
 class Link:
-    """A connection to Redis. Used by one task; after `RedisUnavailable` it is of no more use."""
+    """A connection to Redis, and what was learnt about the server. Used by one task.
 
-    _session: Session
-    _lane: trio.CapacityLimiter
+    After `RedisUnavailable`, and after a call that was cancelled, it is of no more use.
+    """
+
+    _wire: Wire
+    _key: str
+    _channel: str
     _place: str
+    _shebang: bool = field(default=True, init=False)
+    _scripts: bool = field(default=True, init=False)
 
     async def read_cursor(self) -> bytes | None:
         """Return what the cursor holds; None when there is none.
@@ -39,48 +44,120 @@ class Link:
         Raises:
             RedisUnavailable: as all calls here.
         """
-        return await self._call(self._session.read_cursor)
+        with translated(self._place):
+            return _text_or_none((await self._ask(("GET", self._key)))[0])
 
     async def claim(self, expected: bytes | None, cursor: Position) -> Answer:
-        """Write the cursor, provided that it still holds `expected`: `DONE`, else `MOVED`."""
-        return await self._call(lambda: self._session.claim(expected, cursor))
+        """Write the cursor, provided that it still holds `expected`; else it `MOVED`, and nothing was done.
+
+        Proves that Redis takes writes: read-only, out of memory and the like show here, before an event is at stake.
+        """
+        with translated(self._place):
+            if self._scripts:
+                held = b"-" if expected is None else b"=" + expected
+                answer = await self._run(CLAIM, [(held, str(cursor), cursor.seq)])
+                if answer is not None:
+                    return answer
+            if await self._begin_transaction() != expected:
+                return await self._give_up(Answer(Verdict.MOVED, 0))
+            return await self._transact(cursor, ())
 
     async def deliver(self, batch: Batch) -> Answer:
-        """Publish what of the batch is not out yet, and move the cursor, in one step.
+        """Publish what of the batch is not out yet, and move the cursor, in steps that nothing can come into.
 
         On `RedisUnavailable`, and when cancelled, nobody knows whether that was done: ask the cursor.
         """
-        return await self._call(lambda: self._session.deliver(batch))
+        with translated(self._place):
+            if self._scripts:
+                calls: list[Command] = [
+                    (f"{part.epoch}-", part.known, part.first, self._channel, *part.lines)
+                    for part in batch.parts(SCRIPT_EVENTS)
+                ]
+                answer = await self._run(DELIVER, calls)
+                if answer is not None:
+                    return answer
+            decision = decide(await self._begin_transaction(), batch)
+            if isinstance(decision, Send):
+                return await self._transact(Position(batch.epoch, batch.last), batch.lines[decision.skip :])
+            return await self._give_up(decision)
 
     async def wait_stirring(self) -> None:
         """Wait until the idle connection has something to say: as a rule, that Redis closed it."""
-        descriptor = self._session.fileno()
-        if descriptor >= 0:
-            await trio.lowlevel.wait_readable(descriptor)
+        await self._wire.wait_stirring()
 
-    async def _call(self, work: Callable[[], T]) -> T:
-        # Not a task beside the call that waits for its cancellation: that costs as much as the call.
-        try:
-            outcome = await trio.to_thread.run_sync(
-                _outcome, work, self._place, abandon_on_cancel=True, limiter=self._lane
-            )
-        except trio.Cancelled:
-            self._session.cut()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CUT_OFF):
-                async with self._lane:
-                    pass  # the thread is back
-            raise
-        if isinstance(outcome, RedisUnavailable):
-            raise outcome
-        return outcome
+    # Scripts
+
+    async def _run(self, script: Script, calls: Sequence[Command]) -> Answer | None:
+        """Return the last `DONE` before anything else, or what came instead of the first; None: scripts are forbidden.
+
+        What is wrong with a later one shows when it is sent again. What was done before it must count: it may be that
+        the cursor was lost, and then nobody else knows.
+        """
+        replies = await self._evaluate(script, calls)
+        if isinstance(replies[0], theirs.ResponseError) and permission_lacks(replies[0]):
+            self._scripts = False
+            return None
+        done = None
+        for reply in replies:
+            if done is not None and isinstance(reply, Exception):
+                break
+            answer = _answer(_raised(reply))
+            if answer.verdict is not Verdict.DONE:
+                return answer if done is None else evolve(done, rest_unsent=True)
+            done = answer
+        return done
+
+    async def _evaluate(self, script: Script, calls: Sequence[Command]) -> list[Any]:
+        name, source = script.sha(shebang=self._shebang), script.source(shebang=self._shebang)
+        replies = await self._wire.ask([("EVALSHA", name, 1, self._key, *args) for args in calls])
+        if not isinstance(replies[0], theirs.NoScriptError):
+            return replies
+        # New to this server, or the server is new: a restart, a failover, SCRIPT FLUSH.
+        replies = await self._wire.ask([("EVAL", source, 1, self._key, *args) for args in calls])
+        if not (self._shebang and isinstance(replies[0], theirs.ResponseError) and shebang_unknown(replies[0])):
+            return replies
+        self._shebang = False
+        return await self._evaluate(script, calls)
+
+    # The way without scripts: the same decisions, made here. Redis refuses the transaction when the cursor was written
+    # since it was read. Never a bare PUBLISH: a primary that was demoted answers it with OK, and nobody hears it.
+
+    async def _begin_transaction(self) -> bytes | None:
+        # MULTI is confirmed before anything follows it: where it is forbidden, what follows would be executed bare.
+        return _text_or_none((await self._ask(("WATCH", self._key), ("GET", self._key), ("MULTI",)))[1])
+
+    async def _give_up(self, answer: Answer) -> Answer:
+        await self._ask(("DISCARD",))
+        return answer
+
+    async def _transact(self, cursor: Position, lines: Sequence[bytes]) -> Answer:
+        publishes = [("PUBLISH", self._channel, line) for line in lines]
+        replies = await self._ask(("SET", self._key, str(cursor)), *publishes, ("EXEC",))
+        results = replies[-1]
+        if results is None:
+            return Answer(Verdict.MOVED, 0)
+        if not isinstance(results, list) or len(results) != len(publishes) + 1:
+            raise _not_redis()
+        failed = [index for index, result in enumerate(results) if isinstance(result, theirs.ResponseError)]
+        if failed:
+            # The permission went between queueing and EXEC, and transactions do not roll back: the cursor goes back to
+            # the last event that is out. Nobody else writes it; should this fail too, the rest of this batch is lost.
+            out = cursor.seq - len(lines) + failed[0] - 1
+            await self._ask(("SET", self._key, str(Position(cursor.epoch, out))))
+            raise results[failed[0]]
+        return Answer(Verdict.DONE, cursor.seq)
+
+    async def _ask(self, *commands: Command) -> list[Any]:
+        """Send the commands at once and return their replies; raises the first error among them, once all are read."""
+        return [_raised(reply) for reply in await self._wire.ask(commands)]
 
 
 @asynccontextmanager
 async def open_link(config: RedisConfig, log_id: str, lane: trio.CapacityLimiter) -> AsyncIterator[Link]:
     """Connect and authenticate; close the connection at the end.
 
-    Connecting, unlike sending, is abandoned when cancelled or late: looking up a name cannot be interrupted. The thread
-    keeps its place in the lane until it is back, so that there is never more than one.
+    Connecting is abandoned when cancelled or late: looking up a name cannot be interrupted. The thread keeps its place
+    in the lane until it is back, so that there is never more than one.
 
     Args:
         config: `url` is not None.
@@ -91,27 +168,50 @@ async def open_link(config: RedisConfig, log_id: str, lane: trio.CapacityLimiter
         RedisUnavailable: no connection, or not permitted.
     """
     place = mask_password(config.url or "")
-    outcome: Session | RedisUnavailable = RedisUnavailable(
+    outcome: Wire | RedisUnavailable = RedisUnavailable(
         "timeout", f"Redis at {place} could not be connected to within twice redis.timeout; does its name resolve?"
     )
     with trio.move_on_after(2 * config.timeout):
-        outcome = await trio.to_thread.run_sync(_connected, config, log_id, place, abandon_on_cancel=True, limiter=lane)
+        outcome = await trio.to_thread.run_sync(_connected, config, place, abandon_on_cancel=True, limiter=lane)
     if isinstance(outcome, RedisUnavailable):
         raise outcome
     try:
-        yield Link(outcome, lane, place)
+        yield Link(outcome, cursor_key(log_id), config.channel, place)
     finally:
         outcome.close()
 
 
-def _connected(config: RedisConfig, log_id: str, place: str) -> Session | RedisUnavailable:
-    return _outcome(lambda: connect(config, log_id), place)
-
-
-def _outcome(work: Callable[[], T], place: str) -> T | RedisUnavailable:
+def _connected(config: RedisConfig, place: str) -> Wire | RedisUnavailable:
     # Returned, not raised: what an abandoned thread raises would be lost in silence, or told by somebody else.
     try:
         with translated(place):
-            return work()
+            return Wire(connect(config), config.timeout)
     except RedisUnavailable as error:
         return error
+
+
+def _raised(reply: object) -> object:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _text_or_none(reply: object) -> bytes | None:
+    if reply is not None and not isinstance(reply, bytes):
+        raise _not_redis()
+    return reply
+
+
+def _answer(reply: object) -> Answer:
+    """Return what a script answered, strictly: what listens there may be anything."""
+    verdicts = {verdict.value.encode(): verdict for verdict in Verdict}
+    match reply:
+        case [bytes() as verdict, int() as seq] if verdict in verdicts:
+            return Answer(verdicts[verdict], seq)
+        case [bytes() as verdict, bytes() as seq] if verdict in verdicts and seq.isdigit():
+            return Answer(verdicts[verdict], int(seq))
+    raise _not_redis()
+
+
+def _not_redis() -> theirs.InvalidResponse:
+    return theirs.InvalidResponse("a reply of another shape than Redis gives to this command")

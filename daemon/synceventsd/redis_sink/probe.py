@@ -15,7 +15,7 @@ from synceventsd.config import RedisConfig, mask_password
 from synceventsd.core.checkup_redis import RedisFacts, parse_pubsub_limit, parse_save
 from synceventsd.core.cursor import cursor_key
 from synceventsd.redis_sink.failures import translated
-from synceventsd.redis_sink.session import connect_wire
+from synceventsd.redis_sink.wire import connect
 
 _NO_LOG: Final = "doctor"  # in place of a log's id in the cursor's key, which the user's rights must cover
 
@@ -28,7 +28,7 @@ def probe(config: RedisConfig) -> RedisFacts:
     """
     url = config.url or ""
     with translated(mask_password(url)):
-        wire = connect_wire(config)
+        wire = connect(config)
         try:
             return _Probe(wire, config.channel).facts()
         finally:
