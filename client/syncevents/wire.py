@@ -134,7 +134,7 @@ class LineSplitter:
             self._partial += lines[0]
             lines[0] = bytes(self._partial)
             self._partial.clear()
-        if b"\r" in data or lines[0].endswith(b"\r"):
+        if 0x0D in data or lines[0].endswith(b"\r"):
             lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
         # A chunk that is no longer than a frame holds no longer line, but for the one that began before it.
         if (len(data) > self._max_frame or len(lines[0]) > self._max_frame) and max(map(len, lines)) > self._max_frame:

@@ -308,6 +308,8 @@ class Intake:
                 connection.refuse(Refusal("frame_too_large", error))
             if not data or connection.refusal is not None:
                 return
+            if len(data) < 65536:
+                await self._log.committer.wait_landed()
 
     def _counts(self, connection: Connection, line: bytes) -> bool:
         """Return whether the line that the input ended in counts.

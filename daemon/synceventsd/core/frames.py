@@ -6,6 +6,8 @@ types, ids are ours, strings are JSON-escaped, and a raw CR (legal white space i
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from attrs import frozen
 from msgspec import UNSET
@@ -25,38 +27,40 @@ class Message:
     fields: dict[str, object]
 
 
-_PAYLOAD = b'{"id":%b,"type":%b,"integration_id":%d,"business_id":%b,"timestamp":%b,"data":%b,"metadata":%b,"seq":%d}'
+_CR: Final = 0x0D  # a byte is looked for five times as fast as a text of one byte
+_PAYLOAD = b'{"id":%b,"type":"%b","integration_id":%d,"business_id":%b,"timestamp":"%b","data":%b,"metadata":%b,"seq":%d}'
 _FRAME = b"id: %b-%d\nevent: %b\ndata: " + _PAYLOAD + b"\n\n"
 
 
 def payload(head: Envelope, seq: int) -> bytes:
     """Return the JSON object that readers get for an event, in one line."""
-    return _one_line(_PAYLOAD % _values(head, seq))
+    return _one_line(_PAYLOAD % _values(head, head.event_type.encode(), seq))
 
 
 def sse_frame(epoch: str, seq: int, head: Envelope) -> bytes:
     """Return an event's frame for the event stream; its id is the position right after it."""
     # In one piece: by way of `payload` and `sse_event` it takes twice as long, for each event under load.
     event_type = head.event_type.encode()
-    return _one_line(_FRAME % (epoch.encode(), seq, event_type, *_values(head, seq)))
+    return _one_line(_FRAME % (epoch.encode(), seq, event_type, *_values(head, event_type, seq)))
 
 
-def _values(head: Envelope, seq: int) -> tuple[bytes | int, ...]:
+def _values(head: Envelope, event_type: bytes, seq: int) -> tuple[object, ...]:
+    # An id is the client's own. A type is of the list and a time is RFC 3339: neither has anything to escape.
     return (
         _encode(head.id),
-        _encode(head.event_type),
+        event_type,
         head.integration_id,
         b"null" if head.business_id is None else b"%d" % head.business_id,
-        _encode(head.timestamp),
-        bytes(head.data),
-        b"{}" if head.metadata is UNSET else bytes(head.metadata),
+        head.timestamp.encode(),  # type: ignore[union-attr]  # what is stored has one
+        head.data,
+        b"{}" if head.metadata is UNSET else head.metadata,
         seq,
     )
 
 
 def _one_line(text: bytes) -> bytes:
     # A raw CR can only be white space here (JSON forbids it inside strings), but it would end the line of the stream.
-    return text.replace(b"\r", b" ") if b"\r" in text else text
+    return text.replace(b"\r", b" ") if _CR in text else text
 
 
 def sse_event(name: str, position: Position, data: bytes) -> bytes:
