@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from attrs import evolve, field, frozen
 from tests.redis_log import until
 from tests.redis_servers import BINARIES, CHANNEL, RedisServer, each_server, free_port, redis_server, subscriber
@@ -376,3 +377,81 @@ async def test_a_connection_that_redis_closes_stirs(server: RedisServer) -> None
         with pytest.raises(RedisUnavailable) as caught:
             await link.read_cursor()
     assert caught.value.reason == "closed"
+
+
+class Peer:
+    """Something at Redis' place that does only what the event loop tells it to: were that held up, nothing would."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"unix://{path}"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self._accepted: list[socket.socket] = []
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in (self._listener, *self._accepted):
+            sock.close()
+
+    async def accept(self) -> trio.SocketStream:
+        await trio.lowlevel.wait_readable(self._listener)
+        sock, _ = self._listener.accept()
+        self._accepted.append(sock)
+        return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    with Peer(tmp_path / "s") as peer:
+        yield peer
+
+
+async def test_a_reply_in_pieces_holds_up_nobody(peer: Peer) -> None:
+    async def answer(link: Link) -> None:
+        found.append(await link.read_cursor())
+
+    found: list[bytes | None] = []
+    async with link_to(peer.url, timeout=3600.0) as link, trio.open_nursery() as nursery:
+        stream = await peer.accept()
+        nursery.start_soon(answer, link)
+        await stream.receive_some()
+        for piece in (b"$1", b"0\r", b"\n01234", b"56789", b"\r"):
+            await stream.send_all(piece)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not found
+        await stream.send_all(b"\n")
+    assert found == [b"0123456789"]
+
+
+async def test_a_batch_that_nobody_takes_holds_up_nobody_and_is_given_up_in_time(peer: Peer) -> None:
+    async with link_to(peer.url, timeout=0.1) as link:
+        stream = await peer.accept()
+        error = await refused(link, batch(1, b"x" * 2**23))
+        assert error.reason == "timeout"
+        sent = 0
+        with trio.move_on_after(0.1):
+            while data := await stream.receive_some(2**20):
+                sent += len(data)
+    assert 0 < sent < 2**23
+
+
+async def test_what_takes_long_but_gets_on_is_not_given_up(peer: Peer) -> None:
+    """The time limit is on Redis' silence, not on a batch."""
+
+    async def take(stream: trio.SocketStream) -> None:
+        left = size
+        while left > 0:
+            await trio.sleep(0.1)
+            left -= len(await stream.receive_some(2**20))  # 208 KiB at most: what a Unix socket holds
+        for piece in (b"*2\r\n", b"$4\r\ndone\r\n", b":1\r\n"):
+            await trio.sleep(0.1)
+            await stream.send_all(piece)
+
+    size = 2**22
+    async with link_to(peer.url, timeout=1.5) as link, trio.open_nursery() as nursery:
+        nursery.start_soon(take, await peer.accept())
+        assert await link.deliver(batch(1, b"x" * size)) == Answer(Verdict.DONE, 1)

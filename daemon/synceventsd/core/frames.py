@@ -28,7 +28,9 @@ class Message:
 
 
 _CR: Final = 0x0D  # a byte is looked for five times as fast as a text of one byte
-_PAYLOAD = b'{"id":%b,"type":"%b","integration_id":%d,"business_id":%b,"timestamp":"%b","data":%b,"metadata":%b,"seq":%d}'
+_PAYLOAD = (
+    b'{"id":%b,"type":"%b","integration_id":%d,"business_id":%b,"timestamp":"%b","data":%b,"metadata":%b,"seq":%d}'
+)
 _FRAME = b"id: %b-%d\nevent: %b\ndata: " + _PAYLOAD + b"\n\n"
 
 

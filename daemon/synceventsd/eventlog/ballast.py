@@ -1,8 +1,8 @@
 """The ballast: a file beside the log that only takes up room, and is given up when the disk is full.
 
 SQLite needs room to make room: a delete grows the WAL, and moving the WAL into the database grows that. So the ballast
-is about twice as large as a WAL gets before it is moved. What it gives is for retention, checkpoints and marks, not for
-new events: the committer takes it again before it tries those.
+is larger than a WAL gets before it is moved, and than what retention deletes at once. What it gives is for retention,
+checkpoints and marks, not for new events: the committer takes it again before it tries those.
 
 Rule of this file: it never raises, because without a ballast everything works but this.
 """
