@@ -35,8 +35,8 @@ log = get_logger("intake")
 
 RECEIVE_BYTES: Final = 256 * 1024  # a stream's kernel buffer holds 208 KiB: one call takes all that is there
 
-# A smaller read has taken all that was there. What comes while a commit is under way could not be committed sooner, so it
-# is read when that has landed, together: a tenth less of a core at 5,000 events/s, one by one.
+# A smaller read has taken all that was there. What comes while a commit is under way could not be committed sooner, so
+# it is read when that has landed, together: a tenth less of a core at 5,000 events/s, one by one.
 FULL_READ: Final = 64 * 1024
 
 # Found but not yet sent. A publisher that sends rubbish and does not read why is not read on from here; a reject takes

@@ -166,8 +166,8 @@ def _utf8_fault(line: bytes) -> Fault | None:
 
 
 def _may_be_deep(line: bytes) -> bool:
-    """Return an upper bound, for next to nothing; the real count is only for long lines with many brackets ([: 0x5B)."""
-    if len(line) < _ARRAYS_DEEP or (len(line) < _OBJECTS_DEEP and 0x5B not in line):
+    """Return an upper bound, for next to nothing; the real count is only for long lines with many brackets."""
+    if len(line) < _ARRAYS_DEEP or (len(line) < _OBJECTS_DEEP and 0x5B not in line):  # 0x5B: [
         return False
     return line.count(b"{") + line.count(b"[") > MAX_DEPTH
 
