@@ -44,9 +44,9 @@ _OLDEST_GROUPS: Final = "SELECT first, accepted_at, bytes_before, businesses FRO
 
 CLOCK_SLACK: Final = 1.0  # seconds that a clock may go back without being told: a time server corrects as much
 
-# How much may be written to the WAL before a commit is followed by a checkpoint, which holds up the next ones: 6 to 9 ms
-# for 16 MiB, which was the 99th percentile at 5,000 events/s, and full load was a tenth slower. And what a commit writes
-# beside the text, at least: a page for each of the tables and indexes it touches.
+# How much may be written to the WAL before a commit is followed by a checkpoint, which holds up the next ones. With
+# 16 MiB that was 6 to 9 ms, the 99th percentile at 5,000 events/s, and full load was a tenth slower. And what a commit
+# writes beside the text, at least: a page for each of the tables and indexes it touches.
 CHECKPOINT_BYTES: Final = 4 * 2**20
 COMMIT_OVERHEAD: Final = 6 * 4096
 
