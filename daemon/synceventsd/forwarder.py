@@ -158,12 +158,8 @@ class _Sender:
         self.state.known = max(self.state.known, batch.last)
         answer = await self._ask(lambda: link.deliver(batch))
         if answer.verdict is Verdict.DONE:
-            if answer.rest_unsent:
-                self.state.known = max(batch.known, answer.seq)
             self._note_sent(answer.seq)
             self._move_to(answer.seq)
-            if answer.seq < batch.last:
-                await self._check(link)  # shows what stopped it, before more counts as handed to Redis
             return
         # Nothing of it was sent, and a cursor further ahead than what was must look foreign when it is asked next.
         self.state.known = batch.known

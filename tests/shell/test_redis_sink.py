@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from attrs import evolve, field, frozen
 from tests.redis_log import until
 from tests.redis_servers import BINARIES, CHANNEL, RedisServer, each_server, free_port, redis_server, subscriber
 
 from synceventsd.config import RedisConfig
-from synceventsd.core.batches import SCRIPT_EVENTS
 from synceventsd.core.cursor import Answer, Batch, Send, Verdict, decide
 from synceventsd.core.errors import RedisUnavailable
 from synceventsd.core.positions import Position
@@ -91,46 +89,7 @@ async def test_scripts_and_transactions_decide_as_written_down_in_core(
                         else:
                             assert found == decision
                             assert listener.heard == [b"end"]
-                            # Several scripts are sent without waiting: one that is refused stops those behind it.
-                            spoilt = "!" if way == "scripts" and found.verdict is Verdict.AHEAD else ""
-                            assert server.run("GET", KEY) == (None if raw is None else f"{raw}{spoilt}".encode())
-
-
-async def test_a_foreign_cursor_where_a_later_piece_begins_lets_nothing_out(server: RedisServer, way: str) -> None:
-    lines = [b"%d" % number for number in range(101, 101 + 3 * SCRIPT_EVENTS)]
-    server.run("SET", KEY, f"{EPOCH}-{100 + SCRIPT_EVENTS}")
-    with subscriber(server) as listener:
-        async with link_to(server.url) as link:
-            assert (await link.deliver(batch(101, *lines, known=100))).verdict is Verdict.AHEAD
-        server.run("PUBLISH", CHANNEL, "end")
-        await until(lambda: listener.heard[-1:] == [b"end"])
-        assert listener.heard == [b"end"]
-
-
-@frozen
-class Spoilt(Batch):
-    """A batch with something amiss in its later pieces, as when something happens between two of them."""
-
-    amiss: dict[str, Any] = field(factory=dict)
-
-    def parts(self, size: int) -> list[Batch]:
-        done, *rest = Batch(self.epoch, self.known, self.first, self.lines).parts(size)
-        return [done, *(evolve(part, **self.amiss) for part in rest)]
-
-
-@pytest.mark.parametrize(
-    ("amiss", "refused"), [({"epoch": OTHER}, True), ({"known": "none"}, False)], ids=["foreign cursor", "error"]
-)
-async def test_what_was_done_before_something_happened_counts(
-    server: RedisServer, amiss: dict[str, Any], refused: bool
-) -> None:
-    """Where a later piece was refused, nothing of the rest went out; where it failed, nobody knows."""
-    server.run("SET", KEY, f"{EPOCH}-100")
-    async with link_to(server.url) as link:
-        for _ in ("when the script is new", "when it is known"):
-            first = int(server.run("GET", KEY).partition(b"-")[2]) + 1
-            found = await link.deliver(Spoilt(EPOCH, first - 1, first, [b"x"] * 3 * SCRIPT_EVENTS, amiss))
-            assert found == Answer(Verdict.DONE, first + SCRIPT_EVENTS - 1, rest_unsent=refused)
+                            assert server.run("GET", KEY) == (None if raw is None else raw.encode())
 
 
 async def test_a_claim_takes_only_the_cursor_that_was_read(server: RedisServer, way: str) -> None:

@@ -43,22 +43,6 @@ class Batch:
         """Return the number of the last event; `first - 1` when there is none."""
         return self.first + len(self.lines) - 1
 
-    def parts(self, size: int) -> list[Batch]:
-        """Return the batch in pieces of at most `size` events, each of which takes the one before it for known.
-
-        To be sent one after the other without waiting: once a piece is not done, those behind it find themselves
-        `BEHIND`, or the cursor `MOVED` where it was `AHEAD`, and do nothing.
-        """
-        return [
-            Batch(
-                self.epoch,
-                max(self.known, self.first + start - 1),
-                self.first + start,
-                self.lines[start : start + size],
-            )
-            for start in range(0, max(len(self.lines), 1), size)
-        ]
-
 
 class Verdict(Enum):
     """What became of a batch."""
@@ -77,12 +61,10 @@ class Answer:
 
     Attributes:
         seq: the cursor's number; means nothing where the cursor moved.
-        rest_unsent: `DONE` up to `seq` only, because a later piece was refused: nothing beyond `seq` went out.
     """
 
     verdict: Verdict
     seq: int
-    rest_unsent: bool = False
 
 
 @frozen

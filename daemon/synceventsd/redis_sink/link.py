@@ -12,10 +12,9 @@ from typing import Any
 
 import redis.exceptions as theirs
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from synceventsd.config import RedisConfig, mask_password
-from synceventsd.core.batches import SCRIPT_EVENTS
 from synceventsd.core.cursor import Answer, Batch, Send, Verdict, cursor_key, decide
 from synceventsd.core.errors import RedisUnavailable
 from synceventsd.core.positions import Position
@@ -55,7 +54,7 @@ class Link:
         with translated(self._place):
             if self._scripts:
                 held = b"-" if expected is None else b"=" + expected
-                answer = await self._run(CLAIM, [(held, str(cursor), cursor.seq)])
+                answer = await self._run(CLAIM, (held, str(cursor), cursor.seq))
                 if answer is not None:
                     return answer
             if await self._begin_transaction() != expected:
@@ -69,11 +68,8 @@ class Link:
         """
         with translated(self._place):
             if self._scripts:
-                calls: list[Command] = [
-                    (f"{part.epoch}-", part.known, part.first, self._channel, *part.lines)
-                    for part in batch.parts(SCRIPT_EVENTS)
-                ]
-                answer = await self._run(DELIVER, calls)
+                args: Command = (f"{batch.epoch}-", batch.known, batch.first, self._channel, *batch.lines)
+                answer = await self._run(DELIVER, args)
                 if answer is not None:
                     return answer
             decision = decide(await self._begin_transaction(), batch)
@@ -87,37 +83,25 @@ class Link:
 
     # Scripts
 
-    async def _run(self, script: Script, calls: Sequence[Command]) -> Answer | None:
-        """Return the last `DONE` before anything else, or what came instead of the first; None: scripts are forbidden.
-
-        What is wrong with a later one shows when it is sent again. What was done before it must count: it may be that
-        the cursor was lost, and then nobody else knows.
-        """
-        replies = await self._evaluate(script, calls)
-        if isinstance(replies[0], theirs.ResponseError) and permission_lacks(replies[0]):
+    async def _run(self, script: Script, args: Command) -> Answer | None:
+        """Return what the script decided; None: scripts are forbidden."""
+        reply = await self._evaluate(script, args)
+        if isinstance(reply, theirs.ResponseError) and permission_lacks(reply):
             self._scripts = False
             return None
-        done = None
-        for reply in replies:
-            if done is not None and isinstance(reply, Exception):
-                break
-            answer = _answer(_raised(reply))
-            if answer.verdict is not Verdict.DONE:
-                return answer if done is None else evolve(done, rest_unsent=True)
-            done = answer
-        return done
+        return _answer(_raised(reply))
 
-    async def _evaluate(self, script: Script, calls: Sequence[Command]) -> list[Any]:
+    async def _evaluate(self, script: Script, args: Command) -> object:
         name, source = script.sha(shebang=self._shebang), script.source(shebang=self._shebang)
-        replies = await self._wire.ask([("EVALSHA", name, 1, self._key, *args) for args in calls])
-        if not isinstance(replies[0], theirs.NoScriptError):
-            return replies
+        [reply] = await self._wire.ask([("EVALSHA", name, 1, self._key, *args)])
+        if not isinstance(reply, theirs.NoScriptError):
+            return reply
         # New to this server, or the server is new: a restart, a failover, SCRIPT FLUSH.
-        replies = await self._wire.ask([("EVAL", source, 1, self._key, *args) for args in calls])
-        if not (self._shebang and isinstance(replies[0], theirs.ResponseError) and shebang_unknown(replies[0])):
-            return replies
+        [reply] = await self._wire.ask([("EVAL", source, 1, self._key, *args)])
+        if not (self._shebang and isinstance(reply, theirs.ResponseError) and shebang_unknown(reply)):
+            return reply
         self._shebang = False
-        return await self._evaluate(script, calls)
+        return await self._evaluate(script, args)
 
     # The way without scripts: the same decisions, made here. Redis refuses the transaction when the cursor was written
     # since it was read. Never a bare PUBLISH: a primary that was demoted answers it with OK, and nobody hears it.

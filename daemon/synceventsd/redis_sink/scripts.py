@@ -49,8 +49,6 @@ return {'done', tonumber(ARGV[3])}
 )
 
 # ARGV: "<epoch>-", highest number known, number of the first event, channel, the events.
-# A cursor that is ahead was not written by this process as it is. It is made unusable, because several scripts are sent
-# without waiting: it may stand just where a later one begins, which would take it for its predecessor's.
 # A PUBLISH can still fail (the channel is not in the user's ACL): then the cursor goes back to the last one that did
 # not, so that none is skipped.
 DELIVER: Final = Script(
@@ -64,10 +62,7 @@ if raw and string.sub(raw, 1, #prefix) == prefix then
   if digits then cur = tonumber(digits) end
 end
 if not cur then return {'moved', 0} end
-if cur > known and cur >= first then
-  redis.call('SET', KEYS[1], raw .. '!')
-  return {'ahead', cur}
-end
+if cur > known and cur >= first then return {'ahead', cur} end
 if first > cur + 1 then return {'behind', cur} end
 if last <= cur then return {'done', cur} end
 redis.call('SET', KEYS[1], prefix .. string.format('%d', last))
