@@ -35,10 +35,6 @@ log = get_logger("intake")
 
 RECEIVE_BYTES: Final = 256 * 1024  # a stream's kernel buffer holds 208 KiB: one call takes all that is there
 
-# A smaller read has taken all that was there. What comes while a commit is under way could not be committed sooner, so
-# it is read when that has landed, together: a tenth less of a core at 5,000 events/s, one by one.
-FULL_READ: Final = 64 * 1024
-
 # Found but not yet sent. A publisher that sends rubbish and does not read why is not read on from here; a reject takes
 # up to 5 KB, and each of a thousand publishers may be such a one.
 MAX_UNSENT_REJECTS: Final = 250
@@ -312,8 +308,6 @@ class Intake:
                 connection.refuse(Refusal("frame_too_large", error))
             if not data or connection.refusal is not None:
                 return
-            if len(data) < FULL_READ:
-                await self._log.committer.wait_landed()
 
     def _counts(self, connection: Connection, line: bytes) -> bool:
         """Return whether the line that the input ended in counts.

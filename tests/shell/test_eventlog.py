@@ -117,7 +117,7 @@ async def test_retention_and_checkpoints_happen_under_load_too(tmp_path: Path) -
                 await trio.lowlevel.checkpoint()
         await log.committer.wait_empty()
         wal = (tmp_path / "events.db-wal").stat().st_size
-        assert wal < 4 * store_module.CHECKPOINT_BYTES
+        assert wal < 2**26  # a commit may bring 8 MiB beside what makes a checkpoint due, and a reader delay that
 
 
 async def test_events_that_redis_has_not_got_are_rejected_for_never_dropped(tmp_path: Path) -> None:

@@ -106,11 +106,6 @@ class Committer:
         while self.failing is not None or self._pending_bytes > MAX_PENDING_BYTES:
             await self._landed.wait()
 
-    async def wait_landed(self) -> None:
-        """Wait until the commit that is under way, or about to be, is durable."""
-        if self._pending or self._in_flight:
-            await self._landed.wait()
-
     async def withdraw(self, producer: str) -> None:
         """Drop what the producer's connections handed in and is not being written yet; wait for what is.
 

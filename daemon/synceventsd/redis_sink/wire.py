@@ -2,7 +2,8 @@
 
 Rule of this file: a connection that failed once, or whose call was cancelled, is never used again. redis-py would
 connect anew in silence; the forwarder must know, because then the cursor has to be asked again. Errors leave this file
-as redis-py raises them.
+as redis-py raises them. A reply is read in one go for as long as more of it is there: one of 100 MB, which nothing of
+ours ever is, would hold the loop for 0.2 s.
 
 Asking from the event loop, and not through a thread, halves what an event costs where events come one by one: the
 thread is woken, and wakes the loop when it is done, each of which takes longer than Redis does.
