@@ -11,7 +11,8 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp, read_event
+from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp
+from synceventsd.core.linecheck import read_event
 from synceventsd.eventlog import EventLog, Lot, Rejected, open_log
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.schema import Durability

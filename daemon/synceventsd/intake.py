@@ -24,9 +24,10 @@ from synceventsd import admin
 from synceventsd.admission import Admission, Peer, Refusal, peer_of
 from synceventsd.config.settings import IngestConfig
 from synceventsd.core.ahead import Ahead
-from synceventsd.core.envelope import BUFFER_FULL, KNOWN_TYPES, Envelope, Fault, Stamp, read_event
+from synceventsd.core.envelope import BUFFER_FULL, KNOWN_TYPES, Envelope, Fault, Stamp
 from synceventsd.core.errors import RetryRefused, StorageUnavailable
 from synceventsd.core.ledger import Incident
+from synceventsd.core.linecheck import plain_heads, read_event
 from synceventsd.core.permissions import Permit
 from synceventsd.eventlog import EventLog, Lot, ProducerState, Rejected, RejectRow, without
 from synceventsd.logs import get_logger
@@ -386,25 +387,16 @@ class Intake:
             connection.refuse(Refusal(error.code, str(error)))
         await trio.lowlevel.checkpoint()  # ends here: either has cancelled the reading
 
-    def _hand_in(self, connection: Connection, lines: Sequence[bytes]) -> None:
+    def _hand_in(self, connection: Connection, lines: list[bytes]) -> None:
         """Check the lines and give them to the committer, all in one step."""
         if not lines or connection.refusal is not None:  # superseded: its lines are somebody else's to send now
             return
-        number = connection.numbered
-        lot = Lot(connection, number + 1, number, [], [], [], 0)
-        for line in lines:
-            found = read_event(line, self.event_types, make_stamp)
-            if isinstance(found, Fault):
-                if wire.is_hello(line):
-                    connection.refuse(Refusal("bad_hello", "a hello may only be the first line of a connection"))
-                    break
-                lot.rejects.append(Rejected(number + 1, found))
-            else:
-                lot.lines.append(found[0])
-                lot.heads.append(found[1])
-                lot.size += len(line)
-            number += 1
-        lot.upto = number
+        first = connection.numbered + 1
+        heads = plain_heads(lines, self.event_types)
+        if heads is not None:  # nearly always
+            lot = Lot(connection, first, first + len(lines) - 1, lines, heads, [], sum(map(len, lines)))
+        else:
+            lot = self._checked(connection, first, lines)
         if connection.permit is not None:
             lot = without(lot, connection.permit.forbidden(lot.heads))
         for reject in lot.rejects:
@@ -412,6 +404,23 @@ class Intake:
         if lot.upto >= lot.first:
             connection.handed_in(lot)
             self._log.committer.hand_in(lot)
+
+    def _checked(self, connection: Connection, first: int, lines: Sequence[bytes]) -> Lot:
+        """Return what becomes of each line by itself, up to a hello, which ends the connection."""
+        lot = Lot(connection, first, first - 1, [], [], [], 0)
+        for number, line in enumerate(lines, first):
+            found = read_event(line, self.event_types, make_stamp)
+            if isinstance(found, Fault):
+                if wire.is_hello(line):
+                    connection.refuse(Refusal("bad_hello", "a hello may only be the first line of a connection"))
+                    break
+                lot.rejects.append(Rejected(number, found))
+            else:
+                lot.lines.append(found[0])
+                lot.heads.append(found[1])
+                lot.size += len(found[0])
+            lot.upto = number
+        return lot
 
     async def _say_goodbye(self, stream: trio.SocketStream, peer: Peer, refusal: Refusal) -> None:
         """Tell why the connection ends, then close it so that the telling arrives."""

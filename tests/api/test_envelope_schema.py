@@ -15,7 +15,8 @@ from tests.client.samples import ALL
 
 from syncevents.envelope import encode_event
 from syncevents.events import EVENT_TYPES
-from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp, read_event
+from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp
+from synceventsd.core.linecheck import read_event
 
 API = Path(__file__).parents[2] / "docs/api"
 SCHEMA = envelope_schema.schema()

@@ -22,7 +22,8 @@ from syncevents.reading.retrying import Pauses
 from syncevents.reading.ssetext import Message, Parser
 from syncevents.reading.values import Gap, Note, Received, parse_json, read_sse, read_ws
 from synceventsd.core import frames
-from synceventsd.core.envelope import KNOWN_TYPES, Stamp, read_event
+from synceventsd.core.envelope import KNOWN_TYPES, Stamp
+from synceventsd.core.linecheck import read_event
 from synceventsd.core.positions import Position
 
 AT = Position("0123456789", 7)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.events import line
 
-from synceventsd.core.envelope import decode_stored
+from synceventsd.core.envelope import decode_envelope
 from synceventsd.core.filters import Filter
 
 businesses = st.none() | st.integers(1, 3)
@@ -19,7 +19,7 @@ filters = st.builds(
     order_ids=st.none() | st.frozensets(st.sampled_from(["order-1", "order-2", "7"])),
 )
 heads = st.builds(
-    lambda number, event_type, integration, business, metadata: decode_stored(
+    lambda number, event_type, integration, business, metadata: decode_envelope(
         line(number, event_type, integration, business, metadata=metadata)
     ),
     st.integers(1, 3),
@@ -48,7 +48,7 @@ def test_narrowing_keeps_the_business(filter_: Filter) -> None:
 
 
 def test_an_order_is_found_in_data_and_in_metadata_as_text_or_number() -> None:
-    head = decode_stored(line(1, data={"order_id": 5}, metadata={"order_id": "x"}))
+    head = decode_envelope(line(1, data={"order_id": 5}, metadata={"order_id": "x"}))
     assert Filter(None, order_ids=frozenset(("5",))).matches(head)
     assert Filter(None, order_ids=frozenset(("x",))).matches(head)
     assert not Filter(None, order_ids=frozenset(("y",))).matches(head)
@@ -56,4 +56,4 @@ def test_an_order_is_found_in_data_and_in_metadata_as_text_or_number() -> None:
 
 
 def test_an_unknown_event_type_matches_nothing() -> None:
-    assert not Filter(None, event_types=frozenset(("no.such",))).matches(decode_stored(line(1)))
+    assert not Filter(None, event_types=frozenset(("no.such",))).matches(decode_envelope(line(1)))

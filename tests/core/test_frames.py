@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.events import line
 
-from synceventsd.core.envelope import decode_stored
+from synceventsd.core.envelope import decode_envelope
 from synceventsd.core.frames import payload, sse_event, sse_frame
 from synceventsd.core.positions import Position
 
@@ -21,7 +21,7 @@ def test_the_frame_in_one_piece_is_that_of_its_parts(
     text = line(1, business=business, id=event_id, data={"note": note})
     if loose:
         text = text.replace(b'"data":{', b'"data":\r{\r')  # white space that would end a line of the stream
-    head = decode_stored(text)
+    head = decode_envelope(text)
     frame = sse_frame("abcdef0123", seq, head)
     assert frame == sse_event(head.event_type, Position("abcdef0123", seq), payload(head, seq))
     assert b"\r" not in frame

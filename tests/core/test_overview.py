@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from tests.events import line
 
-from synceventsd.core.envelope import Envelope, decode_stored
+from synceventsd.core.envelope import Envelope, decode_envelope
 from synceventsd.core.overview import MAX_TEXT, MOST_FINISHED, MOST_RUNNING, overview
 from synceventsd.core.syncstate import SyncState, fold_all
 
@@ -17,7 +17,7 @@ STARTED = {"integration_type": "shopify", "started_at": "2026-11-24T02:30:00Z", 
 
 
 def head(kind: str, integration: int = 13, business: int | None = 42, **more: Any) -> Envelope:
-    return decode_stored(line(1, SYNC + kind, integration, business, **more))
+    return decode_envelope(line(1, SYNC + kind, integration, business, **more))
 
 
 def shown(states: dict[Any, SyncState], now: float = 100.0) -> dict[str, Any]:
@@ -81,5 +81,5 @@ def test_numbers_that_python_does_not_decode_do_not_hide_a_finished_sync() -> No
         .replace(b'"n": 0', b'"n": 1e999')
         .replace(b'"n":0', b'"n":1e999')
     )
-    states = fold_all({}, [decode_stored(text), head("completed")], 1, 50.0)
+    states = fold_all({}, [decode_envelope(text), head("completed")], 1, 50.0)
     assert shown(states)["finished"][0]["status"] == "completed"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.events import line
 
-from synceventsd.core.envelope import decode_stored
+from synceventsd.core.envelope import decode_envelope
 from synceventsd.core.permissions import Grant, permit_for
 
 ME, MY_GROUPS = 1000, frozenset({1000, 50})
@@ -51,7 +51,7 @@ def test_a_group_grants_to_its_members_only() -> None:
 
 
 def test_the_fault_names_user_integration_business_and_setting() -> None:
-    heads = [decode_stored(line(1)), decode_stored(line(2, business=43)), decode_stored(line(3, business=None))]
+    heads = [decode_envelope(line(1)), decode_envelope(line(2, business=43)), decode_envelope(line(3, business=None))]
     faults = permit_for([mine({13}, {42})], ME, MY_GROUPS).forbidden(heads)
     assert {index: (fault.code, fault.event_id) for index, fault in faults.items()} == {
         1: ("forbidden", "event-2"),
@@ -62,7 +62,7 @@ def test_the_fault_names_user_integration_business_and_setting() -> None:
 
 
 def test_an_id_as_long_as_a_frame_does_not_come_back() -> None:
-    heads = [decode_stored(line(1, id="x" * 1000))]
+    heads = [decode_envelope(line(1, id="x" * 1000))]
     assert permit_for([], ME, MY_GROUPS).forbidden(heads)[0].event_id is None
 
 

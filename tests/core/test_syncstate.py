@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.events import line
 
-from synceventsd.core.envelope import KNOWN_TYPES, Envelope, decode_stored
+from synceventsd.core.envelope import KNOWN_TYPES, Envelope, decode_envelope
 from synceventsd.core.syncstate import Key, SyncState, fold_all, view
 
 SYNC = "integration.sync."
@@ -33,7 +33,7 @@ COMPLETED = {
 
 
 def head(kind: str, integration: int = 13, business: int | None = 42, **more: Any) -> Envelope:
-    return decode_stored(line(1, SYNC + kind, integration, business, **more))
+    return decode_envelope(line(1, SYNC + kind, integration, business, **more))
 
 
 def shown(heads: list[Envelope], now: float = 100.0, business: int | None = None) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_a_second_start_begins_at_zero() -> None:
 
 
 def test_numbers_that_python_does_not_decode_stop_nothing_and_are_shown_as_they_came() -> None:
-    wild = decode_stored(line(1, SYNC + "started", data={"params": {"status": 7}}).replace(b":7}", b":1e999}"))
+    wild = decode_envelope(line(1, SYNC + "started", data={"params": {"status": 7}}).replace(b":7}", b":1e999}"))
     shown_at_first = msgspec.json.encode(view(fold_all({}, [wild], 1, 5.0).values(), 6.0, 900.0))
     assert b'"params":{"status":1e999}' in shown_at_first
     (state,) = fold_all({}, [wild, head("failed", data={"error": "x", "total_orders": 10**30})], 1, 5.0).values()

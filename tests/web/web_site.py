@@ -17,7 +17,8 @@ import trio
 from attrs import define, field, frozen
 
 from synceventsd.config import HttpConfig, TcpBind, UnixBind
-from synceventsd.core.envelope import KNOWN_TYPES, Stamp, read_event
+from synceventsd.core.envelope import KNOWN_TYPES, Stamp
+from synceventsd.core.linecheck import read_event
 from synceventsd.eventlog import EventLog, Lot, Rejected, open_log
 from synceventsd.eventlog.committer import Retention
 from synceventsd.hub import Hub

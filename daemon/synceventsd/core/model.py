@@ -10,7 +10,7 @@ from itertools import islice
 from attrs import define, field
 
 from synceventsd.core import frames
-from synceventsd.core.envelope import Envelope, decode_stored
+from synceventsd.core.envelope import Envelope, decode_envelope
 from synceventsd.core.positions import Position
 
 GLOBAL = 0  # stands for "no business" in an index; real ids begin at 1
@@ -54,12 +54,12 @@ class Group:
     def heads(self) -> Sequence[Envelope]:
         """Return the decoded envelopes."""
         if self._heads is None:
-            self._heads = [decode_stored(line) for line in self.lines]
+            self._heads = [decode_envelope(line) for line in self.lines]
         return self._heads
 
     def head(self, index: int) -> Envelope:
         """Return one decoded envelope; a reader of a few events of a group does not pay for all of them."""
-        return decode_stored(self.lines[index]) if self._heads is None else self._heads[index]
+        return decode_envelope(self.lines[index]) if self._heads is None else self._heads[index]
 
     @property
     def whose(self) -> Sequence[int]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from synceventsd.core.envelope import decode_stored
+from synceventsd.core.envelope import decode_envelope
 from synceventsd.core.errors import LogDamaged
 from synceventsd.core.model import GLOBAL
 from synceventsd.eventlog.onlooker import Onlooker
@@ -141,7 +141,7 @@ def _unreadable(block: Block) -> str | None:
     businesses = set()
     for seq, line in enumerate(block.lines, block.first):
         try:
-            businesses.add(decode_stored(line).business_id or GLOBAL)
+            businesses.add(decode_envelope(line).business_id or GLOBAL)
         except ValueError:
             return f"event {seq} is no envelope"
     if businesses != set(block.businesses):

@@ -19,7 +19,7 @@ from typing import Final
 
 from attrs import define, field
 
-from synceventsd.core.envelope import decode_stored
+from synceventsd.core.envelope import decode_envelope
 from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.ledger import Book, Incident
 from synceventsd.core.model import GLOBAL
@@ -225,7 +225,7 @@ def _runs(group: Found, found: Salvaged) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def _insert(new: sqlite3.Connection, found: Salvaged, first: int, lines: list[bytes], accepted_at: float) -> None:
-    whose = [decode_stored(line).business_id or GLOBAL for line in lines]
+    whose = [decode_envelope(line).business_id or GLOBAL for line in lines]
     row = row_of(first, accepted_at, found.size, whose, lines)
     new.execute(INSERT_GROUP, row)
     new.executemany("INSERT INTO place VALUES (?, ?)", [(business, first) for business in set(whose)])

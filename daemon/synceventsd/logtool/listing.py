@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from synceventsd.core.envelope import Envelope, decode_stored
+from synceventsd.core.envelope import Envelope, decode_envelope
 from synceventsd.eventlog.onlooker import Onlooker
 from synceventsd.eventlog.stretch import Block, Stretch, beyond, down_from
 from synceventsd.logtool.text import at, one_word
@@ -119,7 +119,7 @@ def _matching(block: Block, wanted: Wanted, damaged: Callable[[Block], object]) 
         damaged(block)
     for seq, line in enumerate(block.lines, block.first):
         try:
-            head = decode_stored(line)
+            head = decode_envelope(line)
         except ValueError:  # its checksum is right: it is for `verify` to say so
             continue
         if wanted.matches(seq, head):

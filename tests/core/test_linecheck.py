@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.events import AT, line
 
-from synceventsd.core.envelope import KNOWN_TYPES, MAX_DEPTH, Envelope, Fault, Stamp, read_event
+from synceventsd.core.envelope import KNOWN_TYPES, Envelope, Fault, Stamp
+from synceventsd.core.linecheck import MAX_DEPTH, plain_heads, read_event
 
 
 def read(text: bytes) -> tuple[bytes, Envelope] | Fault:
@@ -191,10 +192,43 @@ def is_valid(text: bytes) -> bool:
 
 @given(objects())
 @example(line(1)[:-1] + b',"id":"event-1"}')
-def test_the_fast_check_says_what_a_plain_one_says(text: bytes) -> None:
+def test_the_check_says_what_a_plain_one_says(text: bytes) -> None:
     if "\\ud" in text.decode("utf-8", "surrogatepass"):
         return  # lone surrogates: refused, where Python's decoder takes them
     assert (code(text) == "ok") == is_valid(text)
+
+
+@given(st.lists(objects() | st.integers(1, 20).map(line), min_size=1, max_size=4))
+@example([line(1)[:-1] + b',"id":"event-1"}', line(2)])
+@example([line(1).replace(b":13,", b":-0,"), line(2)])
+@example([line(1).replace(b'"id":"event-1",', b""), line(2).replace(b'{"id"', b'{        "id"')])
+@example([line(1, data=[]), line(2)])
+@example([line(1, metadata=[]), line(2)])
+@example([line(1, timestamp="2026-02-30T00:00:00Z"), line(2)])
+@example([line(1, timestamp="2026-11-24 00:00:00Z"), line(2)])
+@example([line(1, data={"a": "Q"}).replace(b"Q", b"\xff"), line(2)])
+@example([line(1, event_type="integration.sync.paused"), line(2)])
+@example([line(1).replace(b'"data":{', b'"data":{"d":' + b"[" * 256 + b"]" * 256 + b","), line(2)])
+def test_lines_that_are_vouched_for_together_are_events_each_by_itself(texts: list[bytes]) -> None:
+    heads = plain_heads(texts, KNOWN_TYPES)
+    if heads is not None:
+        assert list(zip(texts, heads, strict=True)) == [read(text) for text in texts]
+    assert (heads is not None) == all(plain_heads((text,), KNOWN_TYPES) is not None for text in texts)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"business": None},
+        {"metadata": {"external_order_id": "5"}},
+        {"timestamp": "2026-11-24T02:30:15Z"},
+        {"timestamp": "2026-11-24T02:30:15.1+01:00"},
+    ],
+)
+def test_what_clients_write_is_vouched_for_many_at_a_time(more: dict[str, Any]) -> None:
+    text = line(1, data={"customer": "Q", "items": [{"sku": "x" * 600}]}, **more).replace(b"Q", "Zoë".encode())
+    assert plain_heads([text, line(2), text], KNOWN_TYPES) is not None
 
 
 @given(st.binary(max_size=300))
