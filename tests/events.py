@@ -50,7 +50,7 @@ class Hand:
 
     def hand_in(self, *lines: bytes) -> None:
         """Hand in lines as a connection does, valid or not."""
-        lot = Lot(self, self.numbered + 1, self.numbered + len(lines), [], [], [], sum(map(len, lines)))
+        lot = Lot(self, self.numbered + 1, self.numbered + len(lines), [], [], [], 0)
         for number, text in enumerate(lines, self.numbered + 1):
             found = read_event(text, KNOWN_TYPES, lambda: Stamp("added-id", AT))
             if isinstance(found, Fault):
@@ -58,6 +58,7 @@ class Hand:
             else:
                 lot.lines.append(found[0])
                 lot.heads.append(found[1])
+                lot.size += len(found[0])
         self.numbered = lot.upto
         self.log.committer.hand_in(lot)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
+from itertools import chain
 from typing import Final, NoReturn, Protocol
 
 import trio
@@ -20,7 +21,7 @@ from attrs import define, field, frozen
 
 from synceventsd.core.errors import LogDamaged, StorageUnavailable, TooManyStreams
 from synceventsd.core.filters import Filter
-from synceventsd.core.latency import Latency, acceptances_of
+from synceventsd.core.latency import Latency
 from synceventsd.core.ledger import Incident
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import GapReason, Position
@@ -63,27 +64,27 @@ class Start:
 
 @define(eq=False)
 class Delivery:
-    """What a reader gets next: at most one of `gap` and `events`; neither when there was nothing for a while.
+    """What a reader gets next: at most one of `gap` and `runs`; neither when there was nothing for a while.
 
     Several readers may be given the same one; nobody changes it.
 
-    `events` are pairs of a group and an index in it: `group.sse(index)` is the frame that all readers share.
+    `runs` are groups, each with the indexes of the events that match: their frames are shared by all readers.
     `position` is where the reader is once it has taken this.
     """
 
-    events: Sequence[tuple[Group, int]]
+    runs: Sequence[tuple[Group, Sequence[int]]]
     gap: Gap | None
     position: Position
 
     @cached_property
     def sse(self) -> bytes:
         """Return the events' frames for the event stream, joined once for all who get this delivery."""
-        return b"".join([group.sse(index) for group, index in self.events])
+        return b"".join(chain.from_iterable(group.sse(indexes) for group, indexes in self.runs))
 
-    @cached_property
-    def accepted(self) -> list[tuple[float, int]]:
-        """Return when its events were accepted, and how many at each time."""
-        return acceptances_of(self.events)
+    @property
+    def events(self) -> Iterator[tuple[Group, int]]:
+        """Return the events one by one, each as its group and its index in that."""
+        return ((group, index) for group, indexes in self.runs for index in indexes)
 
 
 class Taken(Enum):
@@ -166,10 +167,10 @@ class Subscription:
             except StorageUnavailable:
                 await trio.sleep(RETRY_READ)
                 continue
-            events, upto = take(found.groups, self.filter, self.after, found.upto)
+            runs, upto = take(found.groups, self.filter, self.after, found.upto)
             self.after = upto
-            if events:
-                return Delivery(events, None, self.position)
+            if runs:
+                return Delivery(runs, None, self.position)
             await trio.lowlevel.checkpoint()  # a narrow filter may step over the whole log
         return None
 
@@ -204,26 +205,32 @@ class Subscription:
         self.after = max(self.after, told)
 
 
-def take(groups: Sequence[Group], filter_: Filter, after: int, upto: int) -> tuple[list[tuple[Group, int]], int]:
+def take(
+    groups: Sequence[Group], filter_: Filter, after: int, upto: int
+) -> tuple[list[tuple[Group, Sequence[int]]], int]:
     """Return the matching events beyond `after`, up to a batch's size, and the number up to which all was looked at.
 
     Where most of them do not match, only so many are looked at in one step.
     """
-    events: list[tuple[Group, int]] = []
-    size = passed = 0
+    runs: list[tuple[Group, Sequence[int]]] = []
+    room, patience = BATCH_BYTES, MOST_PASSED
     everything = filter_.takes_all
     for group in groups:
+        indexes: list[int] = []
         for index in group.indexes(filter_.business_id, after):
             if everything or filter_.matches(group.head(index)):
-                events.append((group, index))
-                size += len(group.lines[index])
-                if size >= BATCH_BYTES:
-                    return events, group.first + index
+                indexes.append(index)
+                room -= len(group.lines[index])
             else:
-                passed += 1
-                if passed >= MOST_PASSED:
-                    return events, group.first + index
-    return events, upto
+                patience -= 1
+            if room <= 0 or patience <= 0:
+                upto = group.first + index
+                break
+        if indexes:
+            runs.append((group, indexes))
+        if room <= 0 or patience <= 0:
+            break
+    return runs, upto
 
 
 def deliveries(
@@ -232,9 +239,9 @@ def deliveries(
     """Return all that matches beyond event number `after`, in batches; `groups` reach up to number `last`."""
     found = []
     while after < last:
-        events, after = take(groups, filter_, after, last)
-        if events:
-            found.append(Delivery(events, None, position(after)))
+        runs, after = take(groups, filter_, after, last)
+        if runs:
+            found.append(Delivery(runs, None, position(after)))
     return found
 
 
@@ -340,10 +347,11 @@ class Hub:
 
     def measure(self, delivery: Delivery, live_from: int = 0, readers: int = 1) -> None:
         """Count the latency of a delivery that so many readers take now, unless it begins with older events."""
-        if delivery.events and delivery.events[0][0].first + delivery.events[0][1] > live_from:
+        begins_at = next((group.first + indexes[0] for group, indexes in delivery.runs), live_from)
+        if begins_at > live_from:
             now = self._wall_clock()
-            for accepted_at, count in delivery.accepted:
-                self.latency.observe(now - accepted_at, count * readers)
+            for group, indexes in delivery.runs:
+                self.latency.observe(now - group.accepted_at, len(indexes) * readers)
 
     def slowest(self) -> int:
         """Return up to which number every reader was handed what was accepted since it came; all: the log's last."""

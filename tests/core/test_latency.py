@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synceventsd.core.latency import BOUNDS, Latency, acceptances, acceptances_of
+from synceventsd.core.latency import BOUNDS, Latency, acceptances
 from synceventsd.core.model import Group
 
 GROUPS = [Group(1, "e", 10.0, [b"x"] * 3), Group(4, "e", 11.0, [b"x"]), Group(5, "e", 12.0, [b"x"] * 4)]
@@ -31,10 +31,3 @@ def test_every_event_of_a_range_is_counted_with_its_groups_time(after: int, last
     wanted = [group.accepted_at for group in GROUPS for n in range(group.first, group.last + 1) if after < n <= last]
     found = acceptances(GROUPS, after, last)
     assert [at for at, count in found for _ in range(count)] == wanted
-
-
-@given(st.sets(st.integers(1, 8)))
-def test_events_picked_from_groups_are_counted_with_their_groups_time(numbers: set[int]) -> None:
-    events = [(group, n - group.first) for group in GROUPS for n in sorted(numbers) if group.first <= n <= group.last]
-    found = acceptances_of(events)
-    assert [at for at, count in found for _ in range(count)] == [group.accepted_at for group, _ in events]

@@ -117,7 +117,7 @@ async def test_a_reader_that_nothing_concerns_is_not_woken_and_still_moves_on(tm
             while not delivered:
                 await trio.sleep(0.01)
         assert woken == 0
-        assert list(delivered[0].events) == []
+        assert list(delivered[0].runs) == []
         assert delivered[0].position == hub.log.position(
             20
         )  # a quiet stream resumes where the log is, not where it began

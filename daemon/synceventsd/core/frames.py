@@ -28,35 +28,37 @@ class Message:
 
 
 _CR: Final = 0x0D  # a byte is looked for five times as fast as a text of one byte
-_PAYLOAD = (
-    b'{"id":%b,"type":"%b","integration_id":%d,"business_id":%b,"timestamp":"%b","data":%b,"metadata":%b,"seq":%d}'
-)
-_FRAME = b"id: %b-%d\nevent: %b\ndata: " + _PAYLOAD + b"\n\n"
 
 
 def payload(head: Envelope, seq: int) -> bytes:
     """Return the JSON object that readers get for an event, in one line."""
-    return _one_line(_PAYLOAD % _values(head, head.event_type.encode(), seq))
+    return _between("", head, seq, "")
 
 
 def sse_frame(epoch: str, seq: int, head: Envelope) -> bytes:
     """Return an event's frame for the event stream; its id is the position right after it."""
-    # In one piece: by way of `payload` and `sse_event` it takes twice as long, for each event under load.
-    event_type = head.event_type.encode()
-    return _one_line(_FRAME % (epoch.encode(), seq, event_type, *_values(head, event_type, seq)))
+    return _between(f"id: {epoch}-{seq}\nevent: {head.event_type}\ndata: ", head, seq, "\n\n")
 
 
-def _values(head: Envelope, event_type: bytes, seq: int) -> tuple[object, ...]:
-    # An id is the client's own. A type is of the list and a time is RFC 3339: neither has anything to escape.
-    return (
-        _encode(head.id),
-        event_type,
-        head.integration_id,
-        b"null" if head.business_id is None else b"%d" % head.business_id,
-        head.timestamp.encode(),  # type: ignore[union-attr]  # what is stored has one
-        head.data,
-        b"{}" if head.metadata is UNSET else head.metadata,
-        seq,
+def _between(before: str, head: Envelope, seq: int, after: str) -> bytes:
+    """Return the payload with a frame around it, in one piece: put around it later it takes twice as long.
+
+    An id is the client's own. A type is of the list and a time is RFC 3339: neither has anything to escape.
+    """
+    business = "null" if head.business_id is None else head.business_id
+    kind = f'"type":"{head.event_type}","integration_id":{head.integration_id},"business_id":{business}'
+    return _one_line(
+        b"".join(
+            (
+                f'{before}{{"id":'.encode(),
+                _encode(head.id),
+                f',{kind},"timestamp":"{head.timestamp}","data":'.encode(),
+                head.data,
+                b',"metadata":',
+                b"{}" if head.metadata is UNSET else head.metadata,
+                f',"seq":{seq}}}{after}'.encode(),
+            )
+        )
     )
 
 

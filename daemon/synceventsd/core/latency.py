@@ -6,7 +6,7 @@ Rule of this file: no clock. An observation costs a search among some fifteen bo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final
 
@@ -50,15 +50,3 @@ def acceptances(groups: Iterable[Group], after: int, last: int) -> list[tuple[fl
         if count > 0:
             found.append((group.accepted_at, count))
     return found
-
-
-def acceptances_of(events: Sequence[tuple[Group, int]]) -> list[tuple[float, int]]:
-    """Return the same of events that were picked from groups, in order."""
-    if not events:
-        return []
-    if events[0][0] is events[-1][0]:  # nearly always under load, where groups are large
-        return [(events[0][0].accepted_at, len(events))]
-    found: dict[int, tuple[float, int]] = {}
-    for group, _ in events:
-        found[group.first] = (group.accepted_at, found.get(group.first, (0.0, 0))[1] + 1)
-    return list(found.values())

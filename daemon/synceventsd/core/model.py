@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from itertools import islice
 
 from attrs import define, field
@@ -28,7 +27,7 @@ class Group:
         epoch: name of the epoch that accepted them.
         accepted_at: when, in seconds since 1970 (wall clock).
         lines: the events as they came and as they leave.
-        heads, whose: given where they are known already.
+        heads, whose, size: given where they are known already; `size` is how many bytes of text it holds.
     """
 
     first: int
@@ -37,13 +36,16 @@ class Group:
     lines: Sequence[bytes]
     _heads: Sequence[Envelope] | None = None
     _whose: Sequence[int] | None = None
+    _size: int | None = None
     _frames: list[bytes | None] | None = field(default=None, init=False)
     _by_business: Mapping[int, Sequence[int]] | None = field(default=None, init=False)
 
-    @cached_property
+    @property
     def size(self) -> int:
         """Return how many bytes of text it holds."""
-        return sum(map(len, self.lines))
+        if self._size is None:
+            self._size = sum(map(len, self.lines))
+        return self._size
 
     @property
     def last(self) -> int:
@@ -98,13 +100,15 @@ class Group:
         """Return the position right after one event."""
         return Position(self.epoch, self.first + index)
 
-    def sse(self, index: int) -> bytes:
-        """Return the event's frame for the event stream; encoded once, shared by all readers."""
+    def sse(self, indexes: Sequence[int]) -> list[bytes]:
+        """Return events' frames for the event stream; each encoded once, shared by all readers."""
         if self._frames is None:
             self._frames = [None] * len(self.lines)
-        frame = self._frames[index]
-        if frame is None:
-            frame = self._frames[index] = frames.sse_frame(self.epoch, self.first + index, self.head(index))
+        made = self._frames
+        return [made[index] or self._frame(made, index) for index in indexes]
+
+    def _frame(self, made: list[bytes | None], index: int) -> bytes:
+        frame = made[index] = frames.sse_frame(self.epoch, self.first + index, self.head(index))
         return frame
 
     def ws(self, index: int) -> str:

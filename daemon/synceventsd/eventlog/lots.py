@@ -76,7 +76,7 @@ def compose(lots: Sequence[Lot], first: int, epoch: str, at: float) -> list[Grou
 
     def end_group() -> None:
         nonlocal first, lines, heads, size
-        groups.append(Group(first, epoch, at, lines, heads))
+        groups.append(Group(first, epoch, at, lines, heads, size=size))
         first, lines, heads, size = first + len(lines), [], [], 0
 
     for lot in lots:

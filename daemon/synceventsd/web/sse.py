@@ -112,7 +112,7 @@ class EventStream:
                 delivery = None
             owing, self._owing = self._owing, False
             now = trio.current_time()
-            if delivery is not None and (delivery.events or delivery.gap is not None):
+            if delivery is not None and (delivery.runs or delivery.gap is not None):
                 self._sent_at = now
                 return _chunk(delivery)
             if owing:  # also at the end: half a chunk would break what follows it

@@ -77,7 +77,7 @@ def texts(delivery: Delivery) -> list[str]:
     """Return a delivery as messages; a keep-alive when there was nothing."""
     if delivery.gap is not None:
         return [frames.ws_message(gap_message(delivery.gap, delivery.position))]
-    if delivery.events:
+    if delivery.runs:
         return [group.ws(index) for group, index in delivery.events]
     return [frames.ws_message(Message("keep-alive", delivery.position, {}))]
 
