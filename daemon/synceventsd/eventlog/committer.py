@@ -378,6 +378,7 @@ class Committer:
         self._pending_bytes = sum(lot.cost for lot in self._pending)
         if self._pending:
             self._work.set()
+        self._land()  # there is room again, for who waits for it: not only once this is written
         return self._in_flight
 
     def _refuse(self, lots: Sequence[Lot]) -> list[Lot]:
