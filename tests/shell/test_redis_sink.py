@@ -105,10 +105,10 @@ async def test_a_claim_takes_only_the_cursor_that_was_read(server: RedisServer, 
             assert server.run("GET", KEY) == f"{EPOCH}-4".encode()
 
 
-async def test_lines_of_any_bytes_and_numbers_up_to_two_to_the_fifty_third_survive(
+async def test_payloads_of_any_bytes_and_numbers_up_to_two_to_the_fifty_third_survive(
     server: RedisServer, way: str
 ) -> None:
-    lines = [b"", b"\x00\xff\r", "ü€".encode(), b"%s %d", b"x" * 300_000]
+    lines = [b"", b"\x00\xff\r\n", "ü€".encode(), b"%s %d", b"x" * 300_000]
     first = 2**53 - 10
     with subscriber(server) as listener:
         async with link_to(server.url) as link:

@@ -30,7 +30,7 @@ class Batch:
         epoch: the running epoch; only a cursor of this epoch lets the batch through.
         known: the highest number that this process ever handed to Redis before this batch, or knew to be out.
         first: number of the first event.
-        lines: the events, no newline in any; none at all asks whether Redis would take some, and publishes nothing.
+        lines: the events; none at all asks whether Redis would take some, and publishes nothing.
     """
 
     epoch: str

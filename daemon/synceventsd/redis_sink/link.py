@@ -68,8 +68,7 @@ class Link:
         """
         with translated(self._place):
             if self._scripts:
-                text = b"\n".join((*batch.lines, b""))
-                args = (f"{batch.epoch}-", batch.known, batch.first, batch.last, self._channel, text)
+                args: Command = (f"{batch.epoch}-", batch.known, batch.first, self._channel, *batch.lines)
                 answer = await self._run(DELIVER, args)
                 if answer is not None:
                     return answer
