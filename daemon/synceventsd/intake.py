@@ -43,7 +43,9 @@ MAX_UNSENT_REJECTS: Final = 250
 # How many rejects are put into words before the others have a turn (2 ms): a welcome may be followed by 20,000.
 REJECTS_AT_ONCE: Final = 250
 
-# How many lines of one connection are checked before the others have a turn: 0.5 ms of orders, 5 ms of the worst.
+# How many lines are checked before everybody else has a turn: 0.5 ms of orders, 5 ms of the worst. Connections that
+# have more to hand in share them. Else eight of them would have 2,000 checked for every 500 that the forwarder sends:
+# it would fall back behind what is kept in memory and read from the disk, which cost a fifth of the throughput.
 LINES_AT_ONCE: Final = 250
 
 STOP_FAREWELL: Final = 1.0  # seconds for the same when the daemon stops
@@ -200,6 +202,7 @@ class Intake:
     _producers: dict[str, Connection] = field(factory=dict, init=False)
     _stopping: bool = field(default=False, init=False)
     _lingering: int = field(default=0, init=False)
+    _handing_in: int = field(default=0, init=False)  # connections with lines that were read and not handed in
     _opened: int = field(default=0, init=False)
     _rejected: dict[str, int] = field(factory=dict, init=False)
     _refused: dict[str, int] = field(factory=dict, init=False)
@@ -338,19 +341,23 @@ class Intake:
         """
         at_once = self._admission.lines_at_once(LINES_AT_ONCE)
         since_turn = 0
-        while connection.refusal is None and (lines := connection.ahead.take(at_once)):
-            self._hand_in(connection, lines)
-            await self._slow_down(connection, len(lines))
-            since_turn += len(lines)
-            if since_turn >= LINES_AT_ONCE:
-                since_turn = 0
-                await trio.lowlevel.checkpoint()
-            await self._log.committer.wait_room()
-            if not connection.is_told:
-                with trio.move_on_after(patience) as waiting:
-                    await connection.wait_told()
-                if waiting.cancelled_caught:
-                    return
+        self._handing_in += 1
+        try:
+            while connection.refusal is None and (lines := connection.ahead.take(at_once)):
+                self._hand_in(connection, lines)
+                await self._slow_down(connection, len(lines))
+                since_turn += len(lines)
+                if since_turn >= LINES_AT_ONCE // self._handing_in:
+                    since_turn = 0
+                    await trio.lowlevel.checkpoint()
+                await self._log.committer.wait_room()
+                if not connection.is_told:
+                    with trio.move_on_after(patience) as waiting:
+                        await connection.wait_told()
+                    if waiting.cancelled_caught:
+                        return
+        finally:
+            self._handing_in -= 1
 
     async def _slow_down(self, connection: Connection, lines: int) -> None:
         """Wait until so many lines are paid for; what was read before a stop waits for nothing."""
