@@ -25,6 +25,7 @@ from synceventsd.core.filters import Filter
 from synceventsd.core.model import Group
 from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, open_log
+from synceventsd.eventlog import committer as committer_module
 from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import ROW_BYTES, Reader, Scan
@@ -381,6 +382,35 @@ async def test_rubbish_of_anonymous_publishers_costs_no_sync_of_its_own(
         assert sum(bool(commit.ledger.entries) for commit in written) <= 1
         await Hand(log).append(line(1))  # what is written anyway takes it along
         assert written[-1].ledger.entries[0].count == 50
+
+
+async def test_who_waits_for_room_goes_on_once_what_waited_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, begun, let = Store.append, threading.Semaphore(0), threading.Semaphore(0)
+
+    def append(store: Store, commit: Commit) -> None:
+        if commit.groups:
+            begun.release()
+            let.acquire()
+        write(store, commit)
+
+    monkeypatch.setattr(Store, "append", append)
+    monkeypatch.setattr(committer_module, "MAX_PENDING_BYTES", 100)
+    async with a_log(tmp_path) as log:
+        hand = Hand(log)
+        try:
+            with trio.fail_after(20):
+                hand.hand_in(line(1))
+                await trio.to_thread.run_sync(begun.acquire)
+                hand.hand_in(line(2))  # more than may wait
+                let.release()
+                await log.committer.wait_room()
+                assert hand.dealt == 1  # the second one is still being written
+        finally:
+            let.release(10)
+        await log.committer.wait_settled(hand)
+        assert hand.dealt == 2
 
 
 async def test_producers_that_are_forgotten_stand_in_the_ledger(

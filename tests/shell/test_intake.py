@@ -25,7 +25,7 @@ from synceventsd.admission import Peer
 from synceventsd.config import IngestConfig
 from synceventsd.core.ahead import SPLIT_BYTES
 from synceventsd.core.errors import StorageUnavailable
-from synceventsd.eventlog import EventLog, ProducerState
+from synceventsd.eventlog import EventLog, Lot, ProducerState
 from synceventsd.eventlog.committer import Committer
 from synceventsd.eventlog.schema import FILE_NAME
 from synceventsd.eventlog.store import Commit, Store
@@ -175,6 +175,30 @@ async def test_a_line_torn_by_a_cut_connection_is_not_counted_for_a_producer(tmp
         await second.stream.send_all(line(2))  # whole, but for the newline: that one counts
         await second.stream.send_eof()
         assert await second.told_to_the_end() == [{"ack": 2}]
+
+
+async def test_many_publishers_have_little_more_checked_than_one_between_two_turns_of_everybody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_in, hand_in = 0, Committer.hand_in
+
+    def counting(committer: Committer, lot: Lot) -> None:
+        nonlocal handed_in
+        handed_in += len(lot.lines)
+        hand_in(committer, lot)
+
+    monkeypatch.setattr(Committer, "hand_in", counting)
+    text = line(1, data={"order_id": "x" * 1000})
+    most = 0
+    async with an_intake(tmp_path) as running, trio.open_nursery() as nursery:
+        for _ in range(8):
+            publisher = await running.connect()
+            nursery.start_soon(publisher.send, *[text] * 1000)
+        with trio.fail_after(20):
+            while (before := handed_in) < 8 * 1000:
+                await trio.lowlevel.checkpoint()
+                most = max(most, handed_in - before)
+    assert most <= intake_module.LINES_AT_ONCE + 8 * 2 * SPLIT_BYTES // len(text)  # cut off a piece at a time
 
 
 async def test_a_newer_connection_takes_over_and_nothing_of_the_older_one_comes_after_its_welcome(
