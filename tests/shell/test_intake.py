@@ -198,7 +198,8 @@ async def test_many_publishers_have_little_more_checked_than_one_between_two_tur
             while (before := handed_in) < 8 * 1000:
                 await trio.lowlevel.checkpoint()
                 most = max(most, handed_in - before)
-    assert most <= intake_module.LINES_AT_ONCE + 8 * 2 * SPLIT_BYTES // len(text)  # cut off a piece at a time
+    # The last piece of a turn goes beyond, and parts of two turns may lie between two looks.
+    assert most < 2 * (intake_module.LINES_AT_ONCE + SPLIT_BYTES // len(text))
 
 
 async def test_a_newer_connection_takes_over_and_nothing_of_the_older_one_comes_after_its_welcome(
