@@ -358,17 +358,16 @@ class Intake:
 
     async def _wait_turn(self) -> None:
         """Wait until everybody else has had a turn, where enough lines were checked in this one."""
-        if self._lines_left > 0:
-            return
-        if self._turn_ended is not None:
-            await self._turn_ended.wait()
-            return
-        ended = self._turn_ended = trio.Event()
-        try:
-            await trio.lowlevel.checkpoint()
-        finally:
-            self._lines_left, self._turn_ended = LINES_AT_ONCE, None
-            ended.set()
+        while self._lines_left <= 0:
+            if self._turn_ended is not None:
+                await self._turn_ended.wait()
+                continue
+            ended = self._turn_ended = trio.Event()
+            try:
+                await trio.lowlevel.checkpoint()
+            finally:
+                self._lines_left, self._turn_ended = LINES_AT_ONCE, None
+                ended.set()
 
     async def _slow_down(self, connection: Connection, lines: int) -> None:
         """Wait until so many lines are paid for; what was read before a stop waits for nothing."""
