@@ -115,6 +115,16 @@ class Book:
             self._put_together(MAX_ENTRIES // 2)
         return True
 
+    def covers(self, reason: str, first: int, last: int | None) -> bool:
+        """Return whether an entry tells of all these numbers."""
+        return last is not None and any(
+            entry.reason == reason
+            and entry.first is not None
+            and entry.last is not None
+            and entry.first <= first <= last <= entry.last
+            for entry in self._entries.values()
+        )
+
     def take(self) -> Changes:
         """Return what has to be saved; until `saved` is told of it, it stays to be saved."""
         return Changes([self._entries[key] for key in sorted(self._changed)], sorted(self._gone), self.revision)

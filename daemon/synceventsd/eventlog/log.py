@@ -256,9 +256,12 @@ class EventLog:
             return recent
         last = self.last
         try:
-            groups, complete = await self._read(self._reader.groups, lambda: self.epochs, after, max_bytes, business)
+            groups, complete = await self._read(
+                self._reader.groups, lambda: self.epochs, after, max_bytes, business, last
+            )
         except LogDamaged as damage:
-            await self._note_damage(damage)
+            if not self.committer.book.covers("log_damaged", after + 1, damage.last):  # salvaged, and told then
+                await self._note_damage(damage)
             raise
         reached = groups[-1].last if groups else after
         return Slice(groups, max(last, reached) if complete else reached)

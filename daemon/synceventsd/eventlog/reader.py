@@ -93,26 +93,32 @@ class Reader:
     _passed: Recent = field(factory=lambda: Recent(PASSED_BYTES), init=False)
 
     def groups(
-        self, epochs: Callable[[], Epochs], after: int, max_bytes: int, business: int | None
+        self, epochs: Callable[[], Epochs], after: int, max_bytes: int, business: int | None, upto: int
     ) -> tuple[list[Group], bool]:
         """Return the groups that reach beyond event `after`, oldest first, until they make up `max_bytes` of text.
 
         The first one may begin before `after`. With a business: only the groups with events that it may see. `epochs`
-        is asked once a group is read: an epoch may have begun since somebody wanted it.
+        is asked once a group is read: an epoch may have begun since somebody wanted it. Events up to number `upto` are
+        in the log, but for what retention took.
 
         Returns:
             The groups, and whether there are no more.
 
         Raises:
-            LogDamaged: the very next group does not read.
+            LogDamaged: the very next group does not read, or is not there.
         """
         found: list[Group] = []
         size = 0
+        follows = after + 1  # where the next group begins at the latest, if nothing is missing
         recent = self._passed if business is None else self._replayed
         with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
             for first in firsts:
                 try:
                     group = self._group(first, epochs, recent)
+                    if group is None and business is not None:
+                        self._insist_deleted(max(first, follows), max(first, follows))
+                    if group is not None and business is None and group.first > follows:
+                        self._insist_deleted(follows, group.first - 1)
                 except LogDamaged:
                     if found:
                         return found, False
@@ -120,10 +126,27 @@ class Reader:
                 if group is None or group.last <= after:
                     continue
                 found.append(group)
+                follows = group.last + 1
                 size += group.size
                 if size >= max_bytes:
                     return found, False
+        if business is None and follows <= upto:
+            if found:
+                return found, False
+            self._insist_deleted(follows, upto)
         return found, True
+
+    def _insist_deleted(self, first: int, last: int) -> None:
+        """Have no group in the place of these events be retention's doing, which deletes from the oldest on.
+
+        One flipped bit in a page's count of rows hides rows from SQLite, which notices nothing.
+
+        Raises:
+            LogDamaged: there are older ones.
+        """
+        row = self._one("SELECT min(first) FROM event_group", ())
+        if row is not None and row[0] is not None and row[0] <= last:
+            raise LogDamaged(f"events {first} to {last} are not where they should be", last)
 
     def _group(self, first: int, epochs: Callable[[], Epochs], recent: Recent) -> Group | None:
         """Return a group; None when it is gone."""
