@@ -69,6 +69,10 @@ FAULTY = {
     "integration as text": (line(1, integration="13"), "invalid_event"),  # type: ignore[arg-type]
     "integration true": (line(1, integration=True), "invalid_event"),
     "integration a fraction": (line(1, integration=13.0), "invalid_event"),  # type: ignore[arg-type]
+    "integration in another form": (
+        line(1).replace(b":13,", b":1e9,"),
+        "invalid_event",
+    ),  # else `plain_heads` were wrong
     "integration negative": (line(1, integration=-1), "invalid_event"),
     "integration too large": (line(1, integration=2**32), "invalid_event"),
     "integration huge": (line(1, integration=10**30), "invalid_event"),

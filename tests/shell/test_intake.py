@@ -27,6 +27,7 @@ from synceventsd.core.ahead import SPLIT_BYTES
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog, Lot, ProducerState
 from synceventsd.eventlog.committer import Committer
+from synceventsd.eventlog.lots import LINE_OVERHEAD
 from synceventsd.eventlog.schema import FILE_NAME
 from synceventsd.eventlog.store import Commit, Store
 from synceventsd.intake import Connection, Intake
@@ -198,8 +199,57 @@ async def test_many_publishers_have_little_more_checked_than_one_between_two_tur
             while (before := handed_in) < 8 * 1000:
                 await trio.lowlevel.checkpoint()
                 most = max(most, handed_in - before)
-    # The last piece of a turn goes beyond, and parts of two turns may lie between two looks.
-    assert most < 2 * (intake_module.LINES_AT_ONCE + SPLIT_BYTES // len(text))
+    # The last piece goes beyond, and each may have had its turn before one look and after another.
+    assert most <= 2 * 8 * (intake_module.LINES_AT_ONCE // 8 + SPLIT_BYTES // len(text))
+
+
+async def test_many_who_wait_for_room_at_once_fill_it_no_further_than_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, hand_in, room = 0, Committer.hand_in, 200_000
+
+    def weighing(committer: Committer, lot: Lot) -> None:
+        nonlocal most
+        hand_in(committer, lot)
+        most = max(most, committer.pending_bytes)
+
+    monkeypatch.setattr(Committer, "hand_in", weighing)
+    monkeypatch.setattr("synceventsd.eventlog.committer.MAX_PENDING_BYTES", room)
+    text = line(1, data={"order_id": "x" * 1000})
+    async with an_intake(tmp_path) as running, trio.open_nursery() as nursery:
+
+        async def publish() -> None:
+            publisher = await running.connect()
+            nursery.start_soon(publisher.send, *[text] * 300)
+            await publisher.told_until_ack(300)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as publishers:
+                for _ in range(30):
+                    publishers.start_soon(publish)
+    cost = len(text) + LINE_OVERHEAD
+    assert most <= room + (SPLIT_BYTES // len(text) + 1) * cost + 30 * cost  # a first line is taken at once
+
+
+async def test_an_odd_line_among_others_changes_nothing_of_them_nor_of_their_numbers(tmp_path: Path) -> None:
+    spaced = line(7).replace(b'{"id"', b'{ "id"')
+    lines = [line(n) for n in range(1, 101)]
+    for place, text in (
+        (3, b"rubbish"),
+        (30, spaced),
+        (31, b"{}"),
+        (32, spaced),
+        *((n, spaced) for n in range(60, 100)),
+    ):
+        lines[place] = text
+    async with an_intake(tmp_path) as running:
+        publisher = await running.connect()
+        await publisher.send(*lines)
+        told = await publisher.told_until_ack(100)
+        assert [message["reject"] for message in told if "reject" in message] == [4, 32]
+        found = await running.log.read(0)
+        stored = [text for group in found.groups for text in group.lines]
+        assert stored == [text for text in lines if text not in (b"rubbish", b"{}")]
 
 
 async def test_a_newer_connection_takes_over_and_nothing_of_the_older_one_comes_after_its_welcome(
