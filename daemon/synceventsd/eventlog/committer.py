@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 from attrs import define, evolve, field
+from trio.lowlevel import ParkingLot
 
 from synceventsd.core import backoff
 from synceventsd.core.envelope import BUFFER_FULL
@@ -84,6 +85,7 @@ class Committer:
     _present: dict[str, int] = field(factory=dict, init=False)
     _work: trio.Event = field(factory=trio.Event, init=False)
     _landed: trio.Event = field(factory=trio.Event, init=False)
+    _room: ParkingLot = field(factory=ParkingLot, init=False)  # who came first goes first: of hundreds few find room
     _lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
     _forget_at: float = field(default=0.0, init=False)
     _ballast_at: float = field(default=0.0, init=False)
@@ -104,7 +106,7 @@ class Committer:
     async def wait_room(self) -> None:
         """Wait until more may be handed in: while storing fails, that is not before it works again."""
         while self.failing is not None or self._pending_bytes > MAX_PENDING_BYTES:
-            await self._landed.wait()
+            await self._room.park()
 
     async def withdraw(self, producer: str) -> None:
         """Drop what the producer's connections handed in and is not being written yet; wait for what is.
@@ -340,6 +342,7 @@ class Committer:
     def _land(self) -> None:
         self._landed.set()
         self._landed = trio.Event()
+        self._room.unpark_all()
 
     # Limits
 
