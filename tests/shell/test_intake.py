@@ -194,7 +194,7 @@ async def test_many_publishers_have_little_more_checked_than_one_between_two_tur
     async with an_intake(tmp_path) as running, trio.open_nursery() as nursery:
         for _ in range(8):
             publisher = await running.connect()
-            nursery.start_soon(publisher.send, *[text] * 4000)
+            nursery.start_soon(publisher.send, *[text] * 1000)
         with trio.fail_after(20):
             while (before := handed_in) < 8 * 1000:
                 await trio.lowlevel.checkpoint()
