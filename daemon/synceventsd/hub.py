@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cached_property
-from itertools import chain
 from typing import Final, NoReturn, Protocol
 
 import trio
@@ -23,15 +22,12 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable, TooManyStrea
 from synceventsd.core.filters import Filter
 from synceventsd.core.latency import Latency
 from synceventsd.core.ledger import Incident
-from synceventsd.core.model import GLOBAL, Group
+from synceventsd.core.model import GLOBAL, STRETCH_BYTES, Group
 from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, Slice
 from synceventsd.logs import get_logger
 
 log = get_logger("hub")
-
-# How much text a reader is handed at once: joined into one chunk, since a chunk costs some 45 us however small it is.
-BATCH_BYTES: Final = 64 * 1024
 
 # How many events that do not match are looked at before everybody else has a turn: a millisecond or two.
 MOST_PASSED: Final = 1000
@@ -68,7 +64,8 @@ class Delivery:
 
     Several readers may be given the same one; nobody changes it.
 
-    `runs` are groups, each with the indexes of the events that match: their frames are shared by all readers.
+    `runs` are groups, each with the indexes of the events that match, or a stretch of it where all of them do: their
+    frames are shared by all readers.
     `position` is where the reader is once it has taken this.
     """
 
@@ -79,12 +76,7 @@ class Delivery:
     @cached_property
     def sse(self) -> bytes:
         """Return the events' frames for the event stream, joined once for all who get this delivery."""
-        return b"".join(chain.from_iterable(group.sse(indexes) for group, indexes in self.runs))
-
-    @property
-    def events(self) -> Iterator[tuple[Group, int]]:
-        """Return the events one by one, each as its group and its index in that."""
-        return ((group, index) for group, indexes in self.runs for index in indexes)
+        return b"".join([group.sse(indexes) for group, indexes in self.runs])
 
 
 class Taken(Enum):
@@ -213,11 +205,19 @@ def take(
     Where most of them do not match, only so many are looked at in one step.
     """
     runs: list[tuple[Group, Sequence[int]]] = []
-    room, patience = BATCH_BYTES, MOST_PASSED
+    room, patience = STRETCH_BYTES, MOST_PASSED
     everything = filter_.takes_all
     for group in groups:
+        candidates = group.indexes(filter_.business_id, after)
+        if everything and isinstance(candidates, range):
+            for stretch in group.stretches(candidates):
+                room -= group.size_of(stretch)
+                if runs and room < 0:
+                    return runs, group.first + stretch.start - 1
+                runs.append((group, stretch))
+            continue
         indexes: list[int] = []
-        for index in group.indexes(filter_.business_id, after):
+        for index in candidates:
             if everything or filter_.matches(group.head(index)):
                 indexes.append(index)
                 room -= len(group.lines[index])

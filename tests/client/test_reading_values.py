@@ -91,7 +91,7 @@ def stored(text: bytes) -> bytes:
     """The payload that the daemon gives for an envelope that it accepted."""
     found = read_event(text, KNOWN_TYPES, lambda: Stamp("id", "2026-01-02T03:04:05Z"))
     assert isinstance(found, tuple), found
-    return frames.payload(found[1], 7)
+    return frames.payload(frames.sse_frames("0123456789", [7], [found[1]]))
 
 
 def both_ways(payload: bytes) -> Received:

@@ -1,30 +1,79 @@
-"""Frames are the same bytes whichever way they are made, and nothing in them ends a line of the stream."""
+"""Frames are the same bytes however many are made together, and nothing in them ends a line of the stream."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 from tests.events import line
 
-from synceventsd.core.envelope import decode_envelope
-from synceventsd.core.frames import payload, sse_event, sse_frame
+from synceventsd.core.envelope import Envelope, decode_envelope
+from synceventsd.core.frames import beginning_at, payload, single, sse_event, sse_frames
+from synceventsd.core.model import Group
 from synceventsd.core.positions import Position
 
+EPOCH = "abcdef0123"
+TEXTS = st.text().map(lambda text: text.encode("utf-8", "replace").decode())
+LINES = st.builds(
+    lambda event_id, business, note, loose, bare: (
+        line(1, business=business, id=event_id or "e", data={"note": note}, metadata={"n": note})
+        .replace(b'"data":{', b'"data":\r{\r' if loose else b'"data":{')  # white space that would end the stream's line
+        .replace(b',"metadata":{', b',"other":{' if bare else b',"metadata":{')
+    ),
+    TEXTS,
+    st.none() | st.integers(1, 2**32 - 1),
+    TEXTS,
+    st.booleans(),
+    st.booleans(),
+)
 
-@given(st.text(min_size=1), st.none() | st.integers(1, 2**32 - 1), st.text(), st.booleans(), st.integers(1, 2**53))
-def test_the_frame_in_one_piece_is_that_of_its_parts(
-    event_id: str, business: int | None, note: str, loose: bool, seq: int
+
+def expected(head: Envelope, seq: int) -> bytes:
+    """The payload by the contract's list of keys, in its order."""
+    metadata = json.loads(bytes(head.metadata)) if isinstance(head.metadata, Raw) else {}
+    keys = {
+        "id": head.id,
+        "type": head.event_type,
+        "integration_id": head.integration_id,
+        "business_id": head.business_id,
+        "timestamp": head.timestamp,
+        "data": json.loads(bytes(head.data)),
+        "metadata": metadata,
+        "seq": seq,
+    }
+    return json.dumps(keys).encode()
+
+
+@given(st.lists(LINES, min_size=1, max_size=20), st.integers(1, 2**53))
+def test_frames_made_together_are_those_of_the_single_events(texts: list[bytes], first: int) -> None:
+    heads = list(map(decode_envelope, texts))
+    numbers = range(first, first + len(heads))
+    together = sse_frames(EPOCH, numbers, heads)
+    assert b"\r" not in together
+    frames = single(together)
+    assert b"".join(frames) == together
+    assert frames == [sse_frames(EPOCH, [seq], [head]) for seq, head in zip(numbers, heads, strict=True)]
+    for seq, head, frame in zip(numbers, heads, frames, strict=True):
+        assert frame == sse_event(head.event_type, Position(EPOCH, seq), payload(frame))
+        assert [field.partition(": ")[0] for field in frame.decode().split("\n")] == ["id", "event", "data", "", ""]
+        assert list(json.loads(payload(frame))) == list(json.loads(expected(head, seq)))
+        assert json.loads(payload(frame)) == json.loads(expected(head, seq))
+        assert beginning_at(together, Position(EPOCH, seq)) == b"".join(frames[seq - first :])
+
+
+@given(st.lists(LINES, min_size=1, max_size=30), st.integers(1, 2**53), st.data())
+def test_a_group_cut_into_stretches_gives_the_frames_of_its_single_events(
+    texts: list[bytes], first: int, data: st.DataObject
 ) -> None:
-    event_id, note = (text.encode("utf-8", "replace").decode() for text in (event_id, note))
-    text = line(1, business=business, id=event_id, data={"note": note})
-    if loose:
-        text = text.replace(b'"data":{', b'"data":\r{\r')  # white space that would end a line of the stream
-    head = decode_envelope(text)
-    frame = sse_frame("abcdef0123", seq, head)
-    assert frame == sse_event(head.event_type, Position("abcdef0123", seq), payload(head, seq))
-    assert b"\r" not in frame
-    lines = frame.decode().split("\n")
-    assert [field.partition(": ")[0] for field in lines] == ["id", "event", "data", "", ""]
-    assert json.loads(lines[2].removeprefix("data: "))["data"] == {"note": note}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("synceventsd.core.model.STRETCH_BYTES", data.draw(st.integers(1, 2000)))
+        group = Group(first, EPOCH, 0.0, texts)
+        for start in data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=4)):
+            stretches = group.stretches(range(start, len(texts)))
+            assert [index for stretch in stretches for index in stretch] == list(range(start, len(texts)))
+            found = b"".join(map(group.sse, stretches))
+            assert found == b"".join(Group(first, EPOCH, 0.0, texts).frames(range(start, len(texts))))
+            assert found == group.sse(list(range(start, len(texts))))

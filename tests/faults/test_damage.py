@@ -78,8 +78,8 @@ async def look(state: Path) -> Outcome:
                     delivery = await reader.next(5)
                     assert delivery is not None
                     told = told or delivery.gap is not None
-                    for group, index in delivery.events:
-                        events[group.first + index] = group.lines[index]
+                    for group, indexes in delivery.runs:
+                        events |= {group.first + index: group.lines[index] for index in indexes}
             return Outcome(events, told, any(state.glob("events.db.damaged-*")))
 
 

@@ -255,7 +255,7 @@ async def test_any_broken_page_costs_events_at_most_and_never_the_start(tmp_path
             while reader.after < log.last:
                 delivery = await reader.next(0.1)
                 assert delivery is not None
-                seen += [group.lines[index] for group, index in delivery.events]
+                seen += [group.lines[index] for group, indexes in delivery.runs for index in indexes]
                 told = told or delivery.gap is not None
         assert seen[-1] == line(1000)
         assert set(seen) <= {*lines, line(1000)}

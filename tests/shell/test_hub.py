@@ -43,7 +43,7 @@ async def collect(subscription: Subscription, last: int) -> list[int]:
             delivery = await subscription.next(0.05)
             assert delivery is not None
             assert delivery.gap is None
-            found += [group.first + index for group, index in delivery.events]
+            found += [group.first + index for group, indexes in delivery.runs for index in indexes]
     return found
 
 
@@ -78,7 +78,7 @@ async def test_readers_of_many_paces_all_see_everything_of_theirs_in_order(
                 while reader.after < 600:
                     delivery = await reader.next(0.5)
                     assert delivery is not None
-                    seen += [group.first + index for group, index in delivery.events]
+                    seen += [group.first + index for group, indexes in delivery.runs for index in indexes]
                     await trio.sleep(pause)
 
         for business in (None, 1, 2, 3, 9):
@@ -133,7 +133,7 @@ async def test_a_reader_cancelled_while_waiting_misses_nothing_afterwards(tmp_pa
                     with trio.move_on_after(random.random() * 0.002):
                         delivery = await reader.next(5)
                         assert delivery is not None
-                        seen += [group.first + index for group, index in delivery.events]
+                        seen += [group.first + index for group, indexes in delivery.runs for index in indexes]
             seen += await collect(reader, 200)
             assert seen == list(range(1, 201))
 
@@ -167,7 +167,9 @@ async def test_a_damaged_group_is_told_once_as_a_gap_and_the_rest_is_read(tmp_pa
                     delivery = await reader.next(5)
                     assert delivery is not None
                     seen += (
-                        [delivery.gap] if delivery.gap else [group.first + index for group, index in delivery.events]
+                        [delivery.gap]
+                        if delivery.gap
+                        else [group.first + index for group, indexes in delivery.runs for index in indexes]
                     )
                 assert seen == [*range(1, 11), Gap(GapReason.DAMAGED, 21), *range(21, 31)]
 
@@ -289,7 +291,7 @@ class Ears:
     def offer(self, delivery: Delivery) -> Taken:
         taken = self.moods.choice(list(Taken))
         if taken is not Taken.NOTHING:
-            self.got += [group.first + index for group, index in delivery.events]
+            self.got += [group.first + index for group, indexes in delivery.runs for index in indexes]
             self.chunks.append(delivery.sse)
         return taken
 
@@ -309,7 +311,7 @@ async def test_whatever_the_outlets_take_each_reader_gets_everything_of_its_own_
                 while reader.after < 400:
                     delivery = await reader.next(0.5)
                     assert delivery is not None
-                    ear.got += [group.first + index for group, index in delivery.events]
+                    ear.got += [group.first + index for group, indexes in delivery.runs for index in indexes]
 
         for (business, _), ear in ears.items():
             nursery.start_soon(read, business, ear)
@@ -332,7 +334,7 @@ async def test_readers_that_each_want_something_else_hold_nobody_up_and_their_te
             nonlocal most_alive
             alive.append(weakref.ref(delivery))
             most_alive = max(most_alive, sum(ref() is not None for ref in alive))
-            self.got += [group.first + index for group, index in delivery.events]
+            self.got += [group.first + index for group, indexes in delivery.runs for index in indexes]
             return Taken.ALL
 
     async with a_hub(tmp_path) as (hub, hand), trio.open_nursery() as nursery:

@@ -12,7 +12,7 @@ import pytest
 from web_site import Site, SiteOpener, event
 
 from synceventsd.core.envelope import KNOWN_TYPES, Fault, Stamp, decode_envelope
-from synceventsd.core.frames import payload
+from synceventsd.core.frames import payload, sse_frames
 from synceventsd.core.linecheck import read_event
 from synceventsd.web.http11 import MAX_HEAD
 from synceventsd.web.tokens import mint
@@ -348,7 +348,7 @@ def test_a_raw_cr_between_the_tokens_of_data_ends_no_line(white: bytes) -> None:
     """Legal JSON; an LF would have ended the publisher's own line."""
     text = json.dumps(event(1)).encode().replace(b'{"order_id"', b"{" + white + b'"order_id"')
     assert white in text
-    frame = payload(decode_envelope(text), 1)
+    frame = payload(sse_frames("0123456789", [1], [decode_envelope(text)]))
     assert b"\r" not in frame
     assert b"\n" not in frame
     assert json.loads(frame)["data"] == {"order_id": "o1"}

@@ -6,16 +6,24 @@ types, ids are ours, strings are JSON-escaped, and a raw CR (legal white space i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain, repeat
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 from attrs import frozen
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from synceventsd.core.envelope import Envelope
 from synceventsd.core.positions import Position
 
 _encode = msgspec.json.encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+_kind = attrgetter("event_type", "integration_id", "business_id")
+_NOTHING: Final = Raw(b"{}")
+_DATA: Final = b"\ndata: "
 
 
 @frozen
@@ -28,43 +36,68 @@ class Message:
 
 
 _CR: Final = 0x0D  # a byte is looked for five times as fast as a text of one byte
+_END: Final = b"\n\n"  # of a frame, and nowhere else in one
 
 
-def payload(head: Envelope, seq: int) -> bytes:
-    """Return the JSON object that readers get for an event, in one line."""
-    return _between("", head, seq, "")
+def sse_frames(epoch: str, numbers: Sequence[int], heads: Sequence[Envelope]) -> bytes:
+    """Return events' frames for the event stream, joined; the id of each is the position right after it.
 
-
-def sse_frame(epoch: str, seq: int, head: Envelope) -> bytes:
-    """Return an event's frame for the event stream; its id is the position right after it."""
-    return _between(f"id: {epoch}-{seq}\nevent: {head.event_type}\ndata: ", head, seq, "\n\n")
-
-
-def _between(before: str, head: Envelope, seq: int, after: str) -> bytes:
-    """Return the payload with a frame around it, in one piece: put around it later it takes twice as long.
-
-    An id is the client's own. A type is of the list and a time is RFC 3339: neither has anything to escape.
+    All columns are made first, each in one go, and everything is joined once: 0.95 us an event, where frame by frame it
+    was 2.5. An id is the client's own, so it is escaped. A type is of the list and a time is RFC 3339: neither has
+    anything to escape.
     """
-    business = "null" if head.business_id is None else head.business_id
-    kind = f'"type":"{head.event_type}","integration_id":{head.integration_id},"business_id":{business}'
-    return _one_line(
-        b"".join(
-            (
-                f'{before}{{"id":'.encode(),
-                _encode(head.id),
-                f',{kind},"timestamp":"{head.timestamp}","data":'.encode(),
-                head.data,
-                b',"metadata":',
-                b"{}" if head.metadata is UNSET else head.metadata,
-                f',"seq":{seq}}}{after}'.encode(),
+    names, kinds = zip(*map(_names, map(_kind, heads)), strict=True)
+    text = b"".join(
+        chain.from_iterable(
+            zip(
+                repeat(f"id: {epoch}-".encode()),
+                seqs := _column(numbers),
+                names,
+                _column(list(map(attrgetter("id"), heads))),
+                kinds,
+                _column(list(map(attrgetter("timestamp"), heads))),
+                repeat(b',"data":'),
+                map(attrgetter("data"), heads),
+                repeat(b',"metadata":'),
+                [_NOTHING if head.metadata is UNSET else head.metadata for head in heads],
+                repeat(b',"seq":'),
+                seqs,
+                repeat(b"}" + _END),
             )
         )
     )
-
-
-def _one_line(text: bytes) -> bytes:
     # A raw CR can only be white space here (JSON forbids it inside strings), but it would end the line of the stream.
     return text.replace(b"\r", b" ") if _CR in text else text
+
+
+def _column(values: Sequence[object]) -> list[bytes]:
+    """Return each value as JSON: what is escaped there is nothing but an end of line here."""
+    return _encode_lines(values).split(b"\n")[:-1]
+
+
+@lru_cache(maxsize=4096)
+def _names(kind: tuple[str, int, int | None]) -> tuple[bytes, bytes]:
+    """Return what stands before an event's own id and behind it, which is the same for many."""
+    event_type, integration, business = kind
+    before = f'\nevent: {event_type}\ndata: {{"id":'
+    owner = "null" if business is None else business
+    behind = f',"type":"{event_type}","integration_id":{integration},"business_id":{owner},"timestamp":'
+    return before.encode(), behind.encode()
+
+
+def beginning_at(text: bytes, position: Position) -> bytes:
+    """Return the frames of a text from the one whose id this is."""
+    return text[text.index(f"id: {position}\n".encode()) :]
+
+
+def single(text: bytes) -> list[bytes]:
+    """Return the frames of a text one by one."""
+    return [frame + _END for frame in text.split(_END)[:-1]]
+
+
+def payload(frame: bytes) -> bytes:
+    """Return the JSON object of an event's frame, in one line."""
+    return frame[frame.index(_DATA) + len(_DATA) : -len(_END)]
 
 
 def sse_event(name: str, position: Position, data: bytes) -> bytes:

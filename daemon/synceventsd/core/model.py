@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, islice
+from typing import Final
 
 from attrs import define, field
 
@@ -13,6 +14,9 @@ from synceventsd.core.envelope import Envelope, decode_envelope
 from synceventsd.core.positions import Position
 
 GLOBAL = 0  # stands for "no business" in an index; real ids begin at 1
+
+# How much text a reader is handed at once: joined into one chunk, since a chunk costs some 45 us however small it is.
+STRETCH_BYTES: Final = 64 * 1024
 
 
 @define(eq=False)
@@ -37,7 +41,9 @@ class Group:
     _heads: Sequence[Envelope] | None = None
     _whose: Sequence[int] | None = None
     _size: int | None = None
-    _frames: list[bytes | None] | None = field(default=None, init=False)
+    _frames: dict[int, bytes] = field(factory=dict, init=False)
+    _texts: dict[int, bytes] = field(factory=dict, init=False)  # frames of whole stretches, by their ends
+    _stretches: dict[int, range] = field(factory=dict, init=False)  # by their ends
     _by_business: Mapping[int, Sequence[int]] | None = field(default=None, init=False)
 
     @property
@@ -46,6 +52,10 @@ class Group:
         if self._size is None:
             self._size = sum(map(len, self.lines))
         return self._size
+
+    def size_of(self, indexes: range) -> int:
+        """Return how many bytes of text some of its events are."""
+        return sum(map(len, self.lines[indexes.start : indexes.stop]))
 
     @property
     def last(self) -> int:
@@ -100,18 +110,57 @@ class Group:
         """Return the position right after one event."""
         return Position(self.epoch, self.first + index)
 
-    def sse(self, indexes: Sequence[int]) -> list[bytes]:
-        """Return events' frames for the event stream; each encoded once, shared by all readers."""
-        if self._frames is None:
-            self._frames = [None] * len(self.lines)
+    def stretches(self, indexes: range) -> list[range]:
+        """Cut what goes from some index to the group's end, everywhere where all readers cut it.
+
+        So what is encoded for one of them is what the others want, too.
+        """
+        if not self._stretches:
+            self._stretches = {stretch.stop: stretch for stretch in _cut(list(map(len, self.lines)))}
+        return [
+            range(max(stretch.start, indexes.start), stretch.stop)
+            for stretch in self._stretches.values()
+            if stretch.stop > indexes.start
+        ]
+
+    def sse(self, indexes: Sequence[int]) -> bytes:
+        """Return events' frames for the event stream, joined; encoded once, shared by all readers.
+
+        Args:
+            indexes: single ones, or a stretch.
+        """
+        if not isinstance(indexes, range):
+            return b"".join(self.frames(indexes))
+        stretch = self._stretches[indexes.stop]
+        text = self._texts.get(stretch.stop)
+        if text is None:
+            text = self._texts[stretch.stop] = self._encoded(stretch)
+        return text if indexes == stretch else frames.beginning_at(text, self.position(indexes.start))
+
+    def frames(self, indexes: Sequence[int]) -> list[bytes]:
+        """Return single events' frames; each encoded once, shared by all readers."""
         made = self._frames
-        return [made[index] or self._frame(made, index) for index in indexes]
+        missing = [index for index in indexes if index not in made]
+        if missing:
+            made.update(zip(missing, frames.single(self._encoded(missing)), strict=True))
+        return [made[index] for index in indexes]
 
-    def _frame(self, made: list[bytes | None], index: int) -> bytes:
-        frame = made[index] = frames.sse_frame(self.epoch, self.first + index, self.head(index))
-        return frame
+    def _encoded(self, indexes: Sequence[int]) -> bytes:
+        return frames.sse_frames(self.epoch, [self.first + index for index in indexes], list(map(self.head, indexes)))
 
-    def ws(self, index: int) -> str:
-        """Return the event as a WebSocket message."""
-        head = self.head(index)
-        return frames.ws_event(head.event_type, self.position(index), frames.payload(head, self.first + index))
+    def ws(self, indexes: Sequence[int]) -> list[str]:
+        """Return events as WebSocket messages."""
+        return [
+            frames.ws_event(self.head(index).event_type, self.position(index), frames.payload(frame))
+            for index, frame in zip(indexes, self.frames(indexes), strict=True)
+        ]
+
+
+def _cut(sizes: Sequence[int]) -> Iterator[range]:
+    """Cut a group whose lines have these sizes, each time before there is more than STRETCH_BYTES."""
+    ends = list(accumulate(sizes))
+    start, before = 0, 0
+    while start < len(ends):
+        stop = max(bisect_right(ends, before + STRETCH_BYTES), start + 1)
+        yield range(start, stop)
+        start, before = stop, ends[stop - 1]

@@ -78,7 +78,7 @@ def texts(delivery: Delivery) -> list[str]:
     if delivery.gap is not None:
         return [frames.ws_message(gap_message(delivery.gap, delivery.position))]
     if delivery.runs:
-        return [group.ws(index) for group, index in delivery.events]
+        return [text for group, indexes in delivery.runs for text in group.ws(indexes)]
     return [frames.ws_message(Message("keep-alive", delivery.position, {}))]
 
 
