@@ -22,6 +22,7 @@ from synceventsd.core.ledger import Entry, Incident
 from synceventsd.core.model import Group
 from synceventsd.core.positions import Epochs, Position, Resume, resume
 from synceventsd.eventlog.committer import Committer, Retention
+from synceventsd.eventlog.lane import Lane, open_lane
 from synceventsd.eventlog.reader import Backlog, ProducerState, Reader, Scan, open_reader
 from synceventsd.eventlog.salvage import finish, recover
 from synceventsd.eventlog.schema import LOCK_NAME, Durability
@@ -82,6 +83,7 @@ class EventLog:
     """
 
     _store: Store
+    _lane: Lane
     _reader: Reader
     _index: Reader
     committer: Committer = field(init=False)
@@ -104,6 +106,7 @@ class EventLog:
         self._mark = Position(self.epochs.current.name, min(self._store.forwarded, self.last))
         self.committer = Committer(
             self._store,
+            self._lane,
             self._retention,
             self._wall_clock,
             self._on_commit,
@@ -415,8 +418,13 @@ async def open_log(
     store = store_in(state_dir, durability, retention.max_bytes)
     try:
         await _patiently(partial(_open_store, store, on_progress))
-        with closing(store), closing(open_reader(store.path)) as reader, closing(open_reader(store.path)) as index:
-            yield EventLog(store, reader, index, retention, wall_clock, forwarding)
+        with (
+            closing(store),
+            closing(open_reader(store.path)) as reader,
+            closing(open_reader(store.path)) as index,
+            open_lane() as lane,
+        ):
+            yield EventLog(store, lane, reader, index, retention, wall_clock, forwarding)
     finally:
         os.close(lock)
 
