@@ -141,6 +141,10 @@ class Subscription:
         """Return where the reader is."""
         return self._hub.position(self.after)
 
+    def share(self, most: int) -> int:
+        """Return its share of so many, of which all readers have one; at least one."""
+        return max(most // self._hub.streams, 1)
+
     async def _read(self) -> Delivery | None:
         """Return the next delivery, or None once nothing is left up to the log's end."""
         log = self._hub.log

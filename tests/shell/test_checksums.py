@@ -22,7 +22,7 @@ def test_a_lines_sum_is_zlibs_of_the_line_and_its_number(lines: list[bytes], fir
 
 
 @given(st.integers(1, 2**62), st.integers(1, 1024), st.floats(0, 2**40), st.binary(), st.binary())
-def test_a_rows_sum_is_zlibs_of_all_that_is_in_it(first: int, count: int, at: float, packed: bytes, text: bytes) -> None:
+def test_a_rows_sum_is_zlibs_of_all_of_it(first: int, count: int, at: float, packed: bytes, text: bytes) -> None:
     whole = struct.pack("<qqdq", first, count, at, 7) + packed + text
     assert checksums.of_row(first, count, at, 7, packed, text) == zlib.crc32(whole)
 

@@ -16,12 +16,11 @@ import msgspec
 from attrs import frozen
 from msgspec import UNSET, Raw
 
-from synceventsd.core.envelope import Envelope
+from synceventsd.core.envelope import Envelope, Kind, kind_of
 from synceventsd.core.positions import Position
 
 _encode = msgspec.json.encode
 _encode_lines = msgspec.json.Encoder().encode_lines
-_kind = attrgetter("event_type", "integration_id", "business_id")
 _NOTHING: Final = Raw(b"{}")
 _DATA: Final = b"\ndata: "
 
@@ -46,7 +45,7 @@ def sse_frames(epoch: str, numbers: Sequence[int], heads: Sequence[Envelope]) ->
     was 2.5. An id is the client's own, so it is escaped. A type is of the list and a time is RFC 3339: neither has
     anything to escape.
     """
-    names, kinds = zip(*map(_names, map(_kind, heads)), strict=True)
+    names, kinds = zip(*map(_names, map(kind_of, heads)), strict=True)
     text = b"".join(
         chain.from_iterable(
             zip(
@@ -76,7 +75,7 @@ def _column(values: Sequence[object]) -> list[bytes]:
 
 
 @lru_cache(maxsize=4096)
-def _names(kind: tuple[str, int, int | None]) -> tuple[bytes, bytes]:
+def _names(kind: Kind) -> tuple[bytes, bytes]:
     """Return what stands before an event's own id and behind it, which is the same for many."""
     event_type, integration, business = kind
     before = f'\nevent: {event_type}\ndata: {{"id":'

@@ -10,17 +10,15 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
-from operator import attrgetter
 from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw
 
-from synceventsd.core.envelope import Envelope, Fault, Stamp, decode_envelope, echo
+from synceventsd.core.envelope import Envelope, Fault, Kind, Stamp, decode_envelope, echo, kinds_of
 
 # Readers decode what we pass on with recursive parsers of their own; a Python one stops near 1000 levels, and so would
 # ours when it reads the log at another stack depth than it accepted the line at. An order has five.
@@ -35,8 +33,6 @@ _ANY_DIGIT = str.maketrans("123456789", "000000000")  # leaves what has the form
 _BARE: Final = len('{"id":"","event_type":"","integration_id":,"timestamp":"","data":}')
 _BARE_BUSINESS: Final = len('"business_id":,')
 _BARE_METADATA: Final = len(',"metadata":')
-_Kind = tuple[str, int, int | None]
-_kind = attrgetter("event_type", "integration_id", "business_id")
 _BRACE: Final = frozenset(b"{")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 # The shortest lines that can be too deep: a level costs two bytes as an array, five as an object ({"":}).
@@ -65,7 +61,7 @@ def plain_heads(lines: Sequence[bytes], types: frozenset[str]) -> list[Envelope]
     times = [head.timestamp for head in heads if head.timestamp is not UNSET]
     metadata = [head.metadata for head in heads if head.metadata is not UNSET]
     raws = [head.data for head in heads] + metadata
-    kinds = Counter(map(_kind, heads))
+    kinds = kinds_of(heads)
     vouched = (
         len(ids) == len(times) == len(lines)
         and len(text) == _shortest(kinds, ids + times, raws, len(metadata)) + len(lines) - 1
@@ -77,7 +73,7 @@ def plain_heads(lines: Sequence[bytes], types: frozenset[str]) -> list[Envelope]
     return heads if vouched else None
 
 
-def _shortest(kinds: Counter[_Kind], texts: Iterable[str], raws: Iterable[Raw], metadata: int) -> int:
+def _shortest(kinds: Mapping[Kind, int], texts: Iterable[str], raws: Iterable[Raw], metadata: int) -> int:
     """Return the length of the shortest lines that can hold these values."""
     size = len("".join(texts)) + len(b"".join(raws)) + _BARE_METADATA * metadata
     for (event_type, integration, business), count in kinds.items():

@@ -6,16 +6,14 @@ the order of the log is all that counts: the clock only says when something was 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 from attrs import evolve, frozen
 from msgspec import Raw
 
-from synceventsd.core.envelope import Envelope
+from synceventsd.core.envelope import Envelope, kinds_of
 
 NULL: Final = Raw(b"null")
 MAX_DIGITS: Final = 18  # of a counter: what fits into 64 bits, as the Go readers have it
@@ -28,7 +26,6 @@ _COUNTER: Final = {
     "integration.sync.order.rejected": "rejected_orders",
 }
 _TURNS: Final = frozenset((STARTED, COMPLETED, FAILED))
-_kind = attrgetter("event_type", "integration_id", "business_id")
 _COUNTS: Final = ("total_orders", "created_orders", "updated_orders", "rejected_orders")
 
 
@@ -123,11 +120,11 @@ def fold_all(
     def state_of(key: Key) -> SyncState:
         return changed.get(key) or states.get(key) or SyncState(*key)
 
-    kinds = Counter(map(_kind, heads))
+    kinds = kinds_of(heads)
     if _TURNS.isdisjoint(event_type for event_type, _, _ in kinds):
-        for (event_type, *key), times in kinds.items():
+        for (event_type, integration, business), times in kinds.items():
             if event_type in _COUNTER:
-                place = (key[0], key[1])
+                place = (integration, business)
                 changed[place] = count(state_of(place), event_type, times, accepted_at)
         return changed
     for seq, head in enumerate(heads, first):
