@@ -215,10 +215,10 @@ def take(
         candidates = group.indexes(filter_.business_id, after)
         if everything and isinstance(candidates, range):
             for stretch in group.stretches(candidates):
-                room -= group.size_of(stretch)
+                room -= stretch.size
                 if runs and room < 0:
-                    return runs, group.first + stretch.start - 1
-                runs.append((group, stretch))
+                    return runs, group.first + stretch.indexes.start - 1
+                runs.append((group, stretch.indexes))
             continue
         indexes: list[int] = []
         for index in candidates:

@@ -72,8 +72,10 @@ def test_a_group_cut_into_stretches_gives_the_frames_of_its_single_events(
         patch.setattr("synceventsd.core.model.STRETCH_BYTES", data.draw(st.integers(1, 2000)))
         group = Group(first, EPOCH, 0.0, texts)
         for start in data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=4)):
-            stretches = group.stretches(range(start, len(texts)))
+            found = group.stretches(range(start, len(texts)))
+            stretches = [stretch.indexes for stretch in found]
+            assert [stretch.size for stretch in found] == [sum(len(texts[i]) for i in indexes) for indexes in stretches]
             assert [index for stretch in stretches for index in stretch] == list(range(start, len(texts)))
-            found = b"".join(map(group.sse, stretches))
-            assert found == b"".join(Group(first, EPOCH, 0.0, texts).frames(range(start, len(texts))))
-            assert found == group.sse(list(range(start, len(texts))))
+            text = b"".join(map(group.sse, stretches))
+            assert text == b"".join(Group(first, EPOCH, 0.0, texts).frames(range(start, len(texts))))
+            assert text == group.sse(list(range(start, len(texts))))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from synceventsd.core import frames
 from synceventsd.core.envelope import Envelope, decode_envelope
@@ -17,6 +17,14 @@ GLOBAL = 0  # stands for "no business" in an index; real ids begin at 1
 
 # How much text a reader is handed at once: joined into one chunk, since a chunk costs some 45 us however small it is.
 STRETCH_BYTES: Final = 64 * 1024
+
+
+@frozen
+class Stretch:
+    """Some of a group's events, one after the other, and how many bytes of text they are."""
+
+    indexes: range
+    size: int
 
 
 @define(eq=False)
@@ -43,7 +51,7 @@ class Group:
     _size: int | None = None
     _frames: dict[int, bytes] = field(factory=dict, init=False)
     _texts: dict[int, bytes] = field(factory=dict, init=False)  # frames of whole stretches, by their ends
-    _stretches: dict[int, range] = field(factory=dict, init=False)  # by their ends
+    _stretches: dict[int, Stretch] = field(factory=dict, init=False)  # by their ends
     _by_business: Mapping[int, Sequence[int]] | None = field(default=None, init=False)
 
     @property
@@ -52,10 +60,6 @@ class Group:
         if self._size is None:
             self._size = sum(map(len, self.lines))
         return self._size
-
-    def size_of(self, indexes: range) -> int:
-        """Return how many bytes of text some of its events are."""
-        return sum(map(len, self.lines[indexes.start : indexes.stop]))
 
     @property
     def last(self) -> int:
@@ -110,28 +114,43 @@ class Group:
         """Return the position right after one event."""
         return Position(self.epoch, self.first + index)
 
-    def stretches(self, indexes: range) -> list[range]:
+    def stretches(self, indexes: range) -> list[Stretch]:
         """Cut what goes from some index to the group's end, everywhere where all readers cut it.
 
         So what is encoded for one of them is what the others want, too.
         """
         if not self._stretches:
-            self._stretches = {stretch.stop: stretch for stretch in _cut(list(map(len, self.lines)))}
+            self._stretches = {stretch.indexes.stop: stretch for stretch in self._cut()}
         return [
-            range(max(stretch.start, indexes.start), stretch.stop)
+            stretch if stretch.indexes.start >= indexes.start else self._rest(indexes.start, stretch.indexes.stop)
             for stretch in self._stretches.values()
-            if stretch.stop > indexes.start
+            if stretch.indexes.stop > indexes.start
         ]
+
+    def _cut(self) -> Iterator[Stretch]:
+        """Cut the whole group, each time before there are more than STRETCH_BYTES."""
+        if self.size <= STRETCH_BYTES:
+            yield Stretch(range(len(self.lines)), self.size)
+            return
+        ends = list(accumulate(map(len, self.lines)))
+        start, before = 0, 0
+        while start < len(ends):
+            stop = max(bisect_right(ends, before + STRETCH_BYTES), start + 1)
+            yield Stretch(range(start, stop), ends[stop - 1] - before)
+            start, before = stop, ends[stop - 1]
+
+    def _rest(self, start: int, stop: int) -> Stretch:
+        return Stretch(range(start, stop), sum(map(len, self.lines[start:stop])))
 
     def sse(self, indexes: Sequence[int]) -> bytes:
         """Return events' frames for the event stream, joined; encoded once, shared by all readers.
 
         Args:
-            indexes: single ones, or a stretch.
+            indexes: single ones, or those of a stretch.
         """
         if not isinstance(indexes, range):
             return b"".join(self.frames(indexes))
-        stretch = self._stretches[indexes.stop]
+        stretch = self._stretches[indexes.stop].indexes
         text = self._texts.get(stretch.stop)
         if text is None:
             text = self._texts[stretch.stop] = self._encoded(stretch)
@@ -154,13 +173,3 @@ class Group:
             frames.ws_event(self.head(index).event_type, self.position(index), frames.payload(frame))
             for index, frame in zip(indexes, self.frames(indexes), strict=True)
         ]
-
-
-def _cut(sizes: Sequence[int]) -> Iterator[range]:
-    """Cut a group whose lines have these sizes, each time before there is more than STRETCH_BYTES."""
-    ends = list(accumulate(sizes))
-    start, before = 0, 0
-    while start < len(ends):
-        stop = max(bisect_right(ends, before + STRETCH_BYTES), start + 1)
-        yield range(start, stop)
-        start, before = stop, ends[stop - 1]
