@@ -38,6 +38,9 @@ RETENTION_BYTES: Final = 8 * 2**20  # their text, so that no commit waits long f
 PRODUCER_MEMORY: Final = 7 * 86400.0  # seconds; contract, section 4
 FORGET_EVERY: Final = 3600.0  # seconds
 LEDGER_EVERY: Final = 10.0  # seconds in which the ledger waits for a commit that is written anyway
+MARK_EVERY: Final = (
+    0.05  # seconds in which the mark waits; a crash makes no difference unless Redis loses its cursor too
+)
 BALLAST_EVERY: Final = 10.0  # seconds between two tries to take what is missing of the ballast
 
 
@@ -91,6 +94,7 @@ class Committer:
     _forget_at: float = field(default=0.0, init=False)
     _ballast_at: float = field(default=0.0, init=False)
     _ledger_due: float = field(default=0.0, init=False)
+    _mark_due: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.book.load(self.store.ledger)
@@ -262,10 +266,18 @@ class Committer:
             groups=groups,
             producers=tuple(counts.values()),
             rejects=rejects,
-            forwarded=self.mark(),
+            forwarded=self._mark_to_save(bool(groups)),
             seen=tuple(seen.items()),
             ledger=ledger,
         )
+
+    def _mark_to_save(self, has_groups: bool) -> int:
+        """Return the mark, or 0 while there is time: it changes with every batch, and is one more page to write."""
+        now = trio.current_time()
+        if has_groups and now < self._mark_due:
+            return 0
+        self._mark_due = now + MARK_EVERY
+        return self.mark()
 
     def _note_rejects(self, incident: Incident) -> None:
         if self.note(incident):
@@ -366,8 +378,10 @@ class Committer:
         From taking to settling a lot is in flight. What does not fit stays pending, for the next commit.
         """
         while True:
-            room = self.retention.max_bytes - self.store.used
-            count = fitting(self._pending, room)
+            count = self._fitting()
+            if count < len(self._pending):
+                await self.insist(self.store.measure)
+                count = self._fitting()  # anew: also because while it was measured a takeover may have withdrawn some
             if count == len(self._pending):
                 return self._fly(count)
             try:
@@ -375,10 +389,12 @@ class Committer:
             except StorageUnavailable as error:
                 await self._reopen(1, error)
                 continue
-            # Asked anew: while room was made, a takeover may have withdrawn what was counted.
-            count = fitting(self._pending, self.retention.max_bytes - self.store.used)
+            count = self._fitting()
             if not more and self._pending:
                 return self._fly(count) if count else self._refuse(self._fly(1))
+
+    def _fitting(self) -> int:
+        return fitting(self._pending, self.retention.max_bytes - self.store.used)
 
     async def _make_room(self) -> bool:
         """Delete what nobody is owed, though it would be kept for replay yet; return whether there was any."""

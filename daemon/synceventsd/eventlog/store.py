@@ -185,7 +185,7 @@ class Store:
             if not isinstance(self.oldest_bytes, int) or not 0 < self.oldest <= first:
                 raise LogDamaged("the oldest group does not read")
         self._wal_bytes = 1  # whatever an earlier connection left; the check-in below tells
-        self._measure()
+        self.measure()
 
     def begin_epoch(self) -> None:
         """Write a new epoch, and the log's name if it has none yet; comes before the first append of every start."""
@@ -212,7 +212,7 @@ class Store:
             db.execute("INSERT INTO epoch (name, first) VALUES (?, ?)", (name, again.first))
             db.execute("INSERT INTO meta VALUES (?, ?)", (AGAIN_KEY + name, after))
             db.execute("UPDATE meta SET value = min(value, ?) WHERE key = 'forwarded'", (after,))
-        self._wal_bytes += COMMIT_OVERHEAD
+        self._grow(COMMIT_OVERHEAD)
         self.epochs = Epochs((*self.epochs.items, again))
         self.forwarded = min(self.forwarded, after)
 
@@ -227,7 +227,7 @@ class Store:
 
     @property
     def used(self) -> int:
-        """Return how many bytes the events and the ballast take."""
+        """Return how many bytes the events and the ballast take, as they were counted since they were measured."""
         return self._pages + self.ballast.held
 
     def reopen(self) -> None:
@@ -284,13 +284,12 @@ class Store:
             write_ledger(db, commit.ledger)
             if commit.forwarded > self.forwarded:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
-        self._wal_bytes += COMMIT_OVERHEAD + total - self.total_bytes
+        self._grow(COMMIT_OVERHEAD + total - self.total_bytes)
         if commit.groups:
             self.last, self.total_bytes = commit.groups[-1].last, total
             self._newest_at = commit.at
         self.forwarded = max(self.forwarded, commit.forwarded)
         self.rejects_dropped += dropped
-        self._measure()
 
     def _notice_clock(self, db: sqlite3.Connection, now: float) -> None:
         """Where the clock was set back, note that what it had put into the future was accepted now at the latest."""
@@ -373,9 +372,9 @@ class Store:
             )
             db.execute("INSERT OR REPLACE INTO meta VALUES ('last_deleted', ?)", (oldest - 1,))
             db.execute("INSERT OR REPLACE INTO meta VALUES ('deleted_bytes', ?)", (oldest_bytes,))
-        self._wal_bytes += COMMIT_OVERHEAD * (1 + len(gone) // 8)
+        self._grow(COMMIT_OVERHEAD * (1 + len(gone) // 8))
         self.oldest, self.oldest_bytes = oldest, oldest_bytes
-        self._measure()
+        self.measure()
         return len(gone)
 
     def _outlived(
@@ -422,8 +421,19 @@ class Store:
             busy, frames, moved = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         if not busy and frames == moved:  # else a reader is in the way; it is short, and the next try comes soon
             self._wal_bytes = 0
+        self.measure()
 
-    def _measure(self) -> None:
+    def _grow(self, written: int) -> None:
+        """Count what was written, until somebody looks: to ask SQLite after each commit costs each a thirtieth."""
+        self._wal_bytes += written
+        self._pages += written
+
+    def measure(self) -> None:
+        """Look how much the events take. Between two checkpoints that is counted, as a rule somewhat too high.
+
+        Raises:
+            StorageUnavailable, LogDamaged: it cannot be told.
+        """
         with translated():
             pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
             free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
@@ -465,6 +475,8 @@ def entries_of(rows: Sequence[Sequence[Any]]) -> list[Entry]:
 
 def write_ledger(db: sqlite3.Connection, changes: Changes) -> None:
     """Save entries as they are now: done twice, it is the same."""
+    if not (changes.gone or changes.entries):
+        return
     db.executemany("DELETE FROM ledger WHERE id = ?", [(key,) for key in changes.gone])
     db.executemany(
         "INSERT OR REPLACE INTO ledger (id, reason, uid, at, until, first, last, count, detail)"
