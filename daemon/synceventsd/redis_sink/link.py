@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import redis.exceptions as theirs
 import trio
@@ -21,6 +21,8 @@ from synceventsd.core.positions import Position
 from synceventsd.redis_sink.failures import permission_lacks, shebang_unknown, translated
 from synceventsd.redis_sink.scripts import CLAIM, DELIVER, Script
 from synceventsd.redis_sink.wire import Command, Wire, connect
+
+_VERDICTS: Final = {verdict.value.encode(): verdict for verdict in Verdict}
 
 
 @define(eq=False)
@@ -188,12 +190,11 @@ def _text_or_none(reply: object) -> bytes | None:
 
 def _answer(reply: object) -> Answer:
     """Return what a script answered, strictly: what listens there may be anything."""
-    verdicts = {verdict.value.encode(): verdict for verdict in Verdict}
     match reply:
-        case [bytes() as verdict, int() as seq] if verdict in verdicts:
-            return Answer(verdicts[verdict], seq)
-        case [bytes() as verdict, bytes() as seq] if verdict in verdicts and seq.isdigit():
-            return Answer(verdicts[verdict], int(seq))
+        case [bytes() as verdict, int() as seq] if verdict in _VERDICTS:
+            return Answer(_VERDICTS[verdict], seq)
+        case [bytes() as verdict, bytes() as seq] if verdict in _VERDICTS and seq.isdigit():
+            return Answer(_VERDICTS[verdict], int(seq))
     raise _not_redis()
 
 

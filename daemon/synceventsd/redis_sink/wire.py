@@ -86,9 +86,10 @@ class Wire:
         try:
             await self._send(_packed(commands), patience)
             await trio.lowlevel.wait_readable(self._connection._sock)  # never there at once; and other tasks get on
+            replies.append(await self._reply())
             while len(replies) < len(commands):
-                replies.append(await self._reply())
                 patience.deadline = trio.current_time() + self._timeout
+                replies.append(await self._reply())
         except (theirs.RedisError, OSError) as error:
             return error
         return None
@@ -104,6 +105,8 @@ class Wire:
                 await trio.lowlevel.wait_writable(sock)
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(sock)
+            else:
+                continue
             patience.deadline = trio.current_time() + self._timeout
 
     async def _reply(self) -> object:
