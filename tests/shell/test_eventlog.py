@@ -29,7 +29,7 @@ from synceventsd.eventlog import committer as committer_module
 from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import ROW_BYTES, Reader, Scan
-from synceventsd.eventlog.store import Commit, Store, store_in
+from synceventsd.eventlog.store import COMMIT_OVERHEAD, Commit, Store, store_in
 from synceventsd.hub import Hub
 
 
@@ -140,6 +140,21 @@ async def test_events_that_redis_has_not_got_are_rejected_for_never_dropped(tmp_
         before = len(hand.rejects)
         await hand.append(line(1, **pad))
         assert len(hand.rejects) == before
+
+
+async def test_room_that_is_only_thought_to_be_taken_is_looked_at_before_anything_is_refused_or_deleted(
+    tmp_path: Path,
+) -> None:
+    """Between two checkpoints what is taken is counted, and a commit of one small event counts as six pages."""
+    limit = 2**20
+    async with a_log(tmp_path, retention=Retention(limit, limit, 1e9)) as log:
+        hand = Hand(log)
+        for number in range(1, 101):
+            await hand.append(line(number))
+        assert limit < 100 * COMMIT_OVERHEAD
+        assert log.statistics().used < limit
+        assert hand.rejects == []
+        assert (log.oldest, log.ledger()) == (1, [])
 
 
 async def test_two_daemons_cannot_use_one_state_directory(tmp_path: Path) -> None:

@@ -19,18 +19,20 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.events import Hand, a_log, line
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from syncevents.wire import LineSplitter
 from synceventsd import intake as intake_module
 from synceventsd.admission import Peer
 from synceventsd.config import IngestConfig
-from synceventsd.core.ahead import SPLIT_BYTES
+from synceventsd.core.ahead import SPLIT_BYTES, Ahead
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog, Lot, ProducerState
 from synceventsd.eventlog.committer import Committer
 from synceventsd.eventlog.lots import LINE_OVERHEAD
 from synceventsd.eventlog.schema import FILE_NAME
 from synceventsd.eventlog.store import Commit, Store
-from synceventsd.intake import Connection, Intake
+from synceventsd.intake import ACK_REST, Connection, Intake
 
 PRODUCER = "6f1c8f0e-1f7c-4d3e-9a57-0f4b3f6d2a11"
 
@@ -403,6 +405,42 @@ async def test_rejects_that_are_read_late_are_all_told_and_nothing_is_lost_of_wh
             told = await publisher.told_until_ack(60_001)
         assert [message["reject"] for message in told if "reject" in message] == list(range(1, 60_001))
         assert running.log.last == 1
+
+
+@define
+class Listener:
+    """Stands for a publisher's stream: notes what it is told, and when."""
+
+    told: list[tuple[float, int]] = field(factory=list)
+
+    async def send_all(self, data: bytes) -> None:
+        self.told += [(trio.current_time(), json.loads(text)["ack"]) for text in data.splitlines()]
+
+
+async def test_acks_rest_while_more_is_coming_and_who_waits_for_each_gets_it_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    stream = Listener()
+    connection = Connection(stream, Ahead(LineSplitter()), Peer(1, frozenset()))  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.tell_levels)
+        connection.numbered = 10
+        for upto in (5, 7, 10):  # a millisecond between each two
+            connection.settled(upto, ())
+            await trio.sleep(0.001)
+        await trio.sleep(1)
+        for upto in (11, 12):
+            connection.numbered = upto
+            connection.settled(upto, ())
+            await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    began = stream.told[0][0]
+    assert [(round(at - began, 6), level) for at, level in stream.told] == [
+        (0.0, 5),
+        (ACK_REST, 10),
+        (1.003, 11),
+        (1.003, 12),
+    ]
 
 
 async def test_many_rejects_told_again_come_in_pieces_and_all_before_any_ack(
