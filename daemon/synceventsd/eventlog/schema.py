@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 
@@ -65,7 +66,7 @@ _UPGRADES: Final = {
 AGAIN_KEY: Final = "again:"
 
 GROUP_COLUMNS: Final = "first, count, accepted_at, bytes_before, crc, businesses, lines, sums"
-INSERT_GROUP: Final = "INSERT INTO event_group VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_ROWS_AT_ONCE: Final = 100  # of a few thousand variables that a statement may have
 TABLES: Final = frozenset(("meta", "epoch", "event_group", "place", "producer", "reject", "sync", "ledger"))
 
 # What these mean for the reader of the error: the file is broken, as against "cannot be done just now". Our statements
@@ -165,6 +166,18 @@ def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
         f"{path} has tables of version {version}, this program knows version {SCHEMA_VERSION}: "
         "run the synceventsd that made it, or name another storage.state_dir"
     )
+
+
+def insert(db: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, many in a statement: for each the interpreter's lock is let go and waited for.
+
+    With one statement a row that was a twentieth of the throughput, with the loop busy meanwhile.
+    """
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        row = f"({', '.join('?' * len(some[0]))})"
+        sql = f"INSERT INTO {table} VALUES {', '.join([row] * len(some))}"  # noqa: S608 (our own text)
+        db.execute(sql, tuple(chain.from_iterable(some)))
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

@@ -27,9 +27,9 @@ from synceventsd.eventlog.schema import (
     AGAIN_KEY,
     FILE_NAME,
     GROUP_COLUMNS,
-    INSERT_GROUP,
     Durability,
     connect_writer,
+    insert,
     translated,
     unpacked,
 )
@@ -274,12 +274,8 @@ class Store:
             total += len(row[-2])
         with self._transaction() as db:
             self._notice_clock(db, commit.at)
-            if rows:
-                db.executemany(INSERT_GROUP, rows)
-                db.executemany(
-                    "INSERT INTO place VALUES (?, ?)",
-                    [(business, group.first) for group in commit.groups for business in group.by_business],
-                )
+            insert(db, "event_group", rows)
+            insert(db, "place", [(business, group.first) for group in commit.groups for business in group.by_business])
             dropped = self._write_producers(db, commit)
             write_ledger(db, commit.ledger)
             if commit.forwarded > self.forwarded:
