@@ -212,6 +212,8 @@ def take(
     room, patience = STRETCH_BYTES, MOST_PASSED
     everything = filter_.takes_all
     for group in groups:
+        if room <= 0:  # a stretch was as large as that: what follows it was not looked at
+            return runs, group.first - 1
         candidates = group.indexes(filter_.business_id, after)
         if everything and isinstance(candidates, range):
             for stretch in group.stretches(candidates):

@@ -57,6 +57,7 @@ MOST_ODD: Final = 2
 # How long nothing is told to a publisher that goes on sending, after an ack (seconds): to send and to take one for each
 # commit was a tenth of the daemon's processor time at 5,000 events/s, and of the client's.
 ACK_REST: Final = 0.003
+SMALL_WINDOW: Final = 4  # lines; who has no more than that under way may be waiting for the ack
 
 STOP_FAREWELL: Final = 1.0  # seconds for the same when the daemon stops
 FAREWELL: Final = 30.0  # seconds for a publisher that has ended its input to take its last acks
@@ -172,7 +173,7 @@ class Connection:
     @property
     def _is_busy(self) -> bool:
         """Whether the publisher has the next ack coming anyway; one that waits for each does not."""
-        return self.numbered > self._told_level and not self._rejects and not self._again
+        return self.numbered > self._told_level + SMALL_WINDOW and not self._rejects and not self._again
 
     def _untold(self) -> bytes:
         parts = [self._greeting]
@@ -367,7 +368,7 @@ class Intake:
             since_turn += len(lines)
             if since_turn >= LINES_AT_ONCE // min(len(self._connections), MOST_SHARES):
                 since_turn = 0
-                await trio.lowlevel.checkpoint()
+                await self._log.give_way()
             if not connection.is_told:
                 with trio.move_on_after(patience) as waiting:
                     await connection.wait_told()

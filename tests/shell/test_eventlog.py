@@ -24,12 +24,13 @@ from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
 from synceventsd.core.model import Group
 from synceventsd.core.positions import GapReason, Position
-from synceventsd.eventlog import EventLog, open_log
+from synceventsd.eventlog import EventLog, open_log, tail
 from synceventsd.eventlog import committer as committer_module
 from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.committer import Retention
+from synceventsd.eventlog.log import GIVE_WAY
 from synceventsd.eventlog.reader import ROW_BYTES, Reader, Scan
-from synceventsd.eventlog.store import COMMIT_OVERHEAD, Commit, Store, store_in
+from synceventsd.eventlog.store import COMMIT_OVERHEAD, Commit, ProducerCount, RejectRow, Store, store_in
 from synceventsd.hub import Hub
 
 
@@ -155,6 +156,54 @@ async def test_room_that_is_only_thought_to_be_taken_is_looked_at_before_anythin
         assert log.statistics().used < limit
         assert hand.rejects == []
         assert (log.oldest, log.ledger()) == (1, [])
+
+
+async def test_what_would_be_kept_for_replay_goes_only_where_nothing_else_makes_room(tmp_path: Path) -> None:
+    async with a_log(tmp_path, retention=Retention(2_000_000, 500_000, 1e9)) as log:
+        hand = Hand(log)
+        for number in range(100):  # 4 MB, in less time than between two looks at what retention may take
+            await hand.append(*(line(number, data={"pad": "x" * 2000}) for _ in range(20)))
+        assert log.statistics().used < 2_000_000
+        assert log.oldest > 1000
+        assert hand.rejects == []
+        assert log.ledger() == []
+
+
+def test_explanations_of_rejects_count_as_what_the_log_takes(tmp_path: Path) -> None:
+    store = store_in(tmp_path, "process")
+    store.open()
+    store.begin_epoch()
+    before = store.used
+    rejects = [RejectRow("p", number, None, "invalid_json", "x" * 4000) for number in range(200)]
+    store.append(Commit(at=1.0, producers=[ProducerCount("p", 0, 200)], rejects=rejects))
+    counted = store.used
+    store.measure()
+    assert before + 800_000 < store.used <= counted
+    store.close()
+
+
+async def test_publishers_give_way_while_the_forwarder_is_late_and_not_once_it_has_fallen_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "MAX_BYTES", 20_000)
+    slept: list[float] = []
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+
+    async with a_log(tmp_path, forwarding=True) as log:
+        hand = Hand(log)
+        with monkeypatch.context() as patch:
+            for number in range(1, 101):  # some 15 of them fill the tail
+                await hand.append(line(number, data={"pad": "x" * 1000}))
+                log.mark_forwarded(Position(log.epochs.current.name, {100: 99, 99: 88}.get(number, number)))
+                patch.setattr(trio, "sleep", note)
+                await log.give_way()
+                patch.undo()
+            log.mark_forwarded(Position(log.epochs.current.name, 50))
+            patch.setattr(trio, "sleep", note)
+            await log.give_way()
+    assert slept == [*[0] * 98, GIVE_WAY, 0, 0]
 
 
 async def test_two_daemons_cannot_use_one_state_directory(tmp_path: Path) -> None:
@@ -590,6 +639,7 @@ class LogAgainstList(RuleBasedStateMachine):
         self.store = store_in(self.directory, "process")
         self.store.open()
         self.store.begin_epoch()
+        assert self.store.forwarded >= self.dropped  # nothing goes that was not out, whenever the mark was saved
 
     @invariant()
     def reads_like_the_list(self) -> None:

@@ -72,9 +72,23 @@ async def test_cancelled_it_is_not_begun_or_it_is_finished_and_answered() -> Non
             nursery.cancel_scope.cancel()
         assert finished.is_set()
         assert answers == ["done"]
-        finished.clear()
         with trio.CancelScope() as scope:
             scope.cancel()
             await lane.run(work)
         assert scope.cancelled_caught
-    assert not finished.is_set()
+    assert answers == ["done"]
+
+
+async def test_who_waits_for_a_busy_lane_may_be_cancelled_and_then_nothing_of_it_is_done() -> None:
+    busy = threading.Event()
+    done: list[int] = []
+    with open_lane() as lane:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lane.run, busy.wait)
+            await wait_all_tasks_blocked()
+            with trio.move_on_after(0.01) as scope:
+                await lane.run(done.append, 1)
+            assert scope.cancelled_caught
+            busy.set()
+        await lane.run(done.append, 2)
+    assert done == [2]

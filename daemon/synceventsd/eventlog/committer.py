@@ -397,7 +397,11 @@ class Committer:
         return fitting(self._pending, self.retention.max_bytes - self.store.used)
 
     async def _make_room(self) -> bool:
-        """Delete what nobody is owed, though it would be kept for replay yet; return whether there was any."""
+        """Delete what nobody is owed; only if all of that would be kept for replay yet, some of it. Return whether
+        there was any.
+        """
+        if await self.insist(self.store.prune, *self._prunable(self.retention.retain_bytes)):
+            return True
         first = self.store.oldest
         await self.insist(self.store.prune, *self._prunable(keep_bytes=0))
         count = self.store.oldest - first

@@ -30,24 +30,34 @@ class _Job:
 
 @define(eq=False)
 class Lane:
-    """A thread's queue of work; any task may ask."""
+    """Work for a thread; any task may ask."""
 
+    _free: trio.Lock = field(factory=trio.Lock, init=False)
     _jobs: SimpleQueue[_Job | None] = field(factory=SimpleQueue, init=False)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Have the thread do something, after what was asked for before; raises what that raises.
 
-        Cancelled, it is not begun, or it is done and answered: this waits for it.
+        Cancelled while the thread is busy with something else, it is not begun. Else it is done and answered: this
+        waits for it.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._free.acquire_nowait()  # nearly always, and without a turn of the loop
+        except trio.WouldBlock:
+            await self._free.acquire()
         task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
-        self._jobs.put(_Job(partial(work, *args), task, token))
-        return cast(T, await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED))
+        try:
+            self._jobs.put(_Job(partial(work, *args), task, token))
+            return cast(T, await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED))
+        finally:
+            self._free.release()
 
     def serve(self) -> None:
         """Do what is asked for until the end; what the thread runs."""
         while (job := self._jobs.get()) is not None:
             job.token.run_sync_soon(trio.lowlevel.reschedule, job.task, outcome.capture(job.work))
+            del job  # or its work would be held until the next one, with all the events in it
 
     def close(self) -> None:
         """Let the thread end once everything is done."""

@@ -49,6 +49,7 @@ CLOCK_SLACK: Final = 1.0  # seconds that a clock may go back without being told:
 # writes beside the text, at least: a page for each of the tables and indexes it touches.
 CHECKPOINT_BYTES: Final = 4 * 2**20
 COMMIT_OVERHEAD: Final = 6 * 4096
+REJECT_OVERHEAD: Final = 600  # bytes: the event's id, and what is left free of a page
 
 
 @frozen
@@ -280,7 +281,9 @@ class Store:
             write_ledger(db, commit.ledger)
             if commit.forwarded > self.forwarded:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
-        self._grow(COMMIT_OVERHEAD + total - self.total_bytes)
+        beside = sum(len(row[-1]) + len(row[-3]) for row in rows)  # the text
+        beside += sum(len(row.error) + REJECT_OVERHEAD for row in commit.rejects)
+        self._grow(COMMIT_OVERHEAD + total - self.total_bytes + beside)
         if commit.groups:
             self.last, self.total_bytes = commit.groups[-1].last, total
             self._newest_at = commit.at
@@ -368,8 +371,15 @@ class Store:
             )
             db.execute("INSERT OR REPLACE INTO meta VALUES ('last_deleted', ?)", (oldest - 1,))
             db.execute("INSERT OR REPLACE INTO meta VALUES ('deleted_bytes', ?)", (oldest_bytes,))
+            # What goes was out; the mark that says so may not be saved yet.
+            db.execute(
+                "INSERT INTO meta VALUES ('forwarded', ?)"
+                " ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
+                (oldest - 1,),
+            )
         self._grow(COMMIT_OVERHEAD * (1 + len(gone) // 8))
         self.oldest, self.oldest_bytes = oldest, oldest_bytes
+        self.forwarded = max(self.forwarded, oldest - 1)
         self.measure()
         return len(gone)
 
@@ -407,6 +417,8 @@ class Store:
         """Move the WAL into the database when it has grown, or when there is time for it."""
         if self.checkpoint_due or (idle and self._wal_bytes > 0):
             self._checkpoint("PASSIVE")
+        else:
+            self.measure()
 
     def check_in(self) -> None:
         """Move all of the WAL into the database and give its room back, as far as readers let us."""

@@ -30,6 +30,13 @@ class Tail:
         while self._groups and (self._bytes > MAX_BYTES or len(self._groups) > MAX_GROUPS) and len(self._groups) > 1:
             self._bytes -= self._groups.popleft().size
 
+    def is_late(self, after: int) -> bool:
+        """Return whether what follows number `after` is in the older half of a full tail, and will soon be gone."""
+        if self._bytes < MAX_BYTES // 2:
+            return False
+        oldest, newest = self._groups[0].first, self._groups[-1].last
+        return oldest <= after + 1 <= (oldest + newest) // 2
+
     def covers(self, after: int) -> bool:
         """Return whether every event beyond number `after` is here."""
         return bool(self._groups) and self._groups[0].first <= after + 1
