@@ -6,8 +6,9 @@ import random
 import sqlite3
 import threading
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ import trio
 from attrs import define, field
 from tests.events import CREATED, ROOMY, Hand, a_log, line
 
+from synceventsd import hub as hub_module
 from synceventsd.core.errors import TooManyStreams
 from synceventsd.core.filters import Filter
 from synceventsd.core.positions import GapReason
-from synceventsd.eventlog import tail
+from synceventsd.eventlog import READ_BYTES, EventLog, Slice, tail
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import Reader, Scan
-from synceventsd.hub import Delivery, Gap, Hub, Subscription, Taken
+from synceventsd.hub import HELD_BYTES, Delivery, Gap, Hub, Subscription, Taken
 
 EVERYBODY = Filter(None)
 
@@ -385,3 +387,34 @@ async def test_readers_that_wait_for_the_same_get_the_same_bytes_and_their_tasks
         assert all(ear.got == list(range(1, 51)) for ear in ears)
         assert len({id(ear.chunks[0]) for ear in ears}) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_few_keep_what_they_read_from_the_disk_and_all_get_everything_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "MAX_GROUPS", 1)
+    monkeypatch.setattr(hub_module, "MOST_HELD", 2)
+    async with a_hub(tmp_path) as (hub, hand):
+        for number in range(1, 61):
+            await hand.append(line(number, business=number % 2 + 1, data={"pad": "x" * 20_000}))
+        reads = Counter[int]()
+        real = EventLog.read
+
+        async def read(log: EventLog, after: int, business: int | None = None, max_bytes: int = READ_BYTES) -> Slice:
+            reads[max_bytes] += 1
+            return await real(log, after, business, max_bytes)
+
+        monkeypatch.setattr(EventLog, "read", read)
+        with ExitStack() as open_, trio.fail_after(30):
+            readers = [open_.enter_context(hub.subscribe(Filter(wanted), 0)) for wanted in (None, 1, 2, None)]
+            seen: list[list[int]] = [[] for _ in readers]
+            while any(reader.after < 60 for reader in readers):
+                for reader, numbers in zip(readers, seen, strict=True):
+                    if reader.after < 60:
+                        delivery = await reader.next(5)
+                        assert delivery is not None
+                        numbers += [group.first + index for group, indexes in delivery.runs for index in indexes]
+                assert sum(reader._held is not None for reader in readers) <= 2
+            assert seen == [[*range(1, 61)], [*range(2, 61, 2)], [*range(1, 61, 2)], [*range(1, 61)]]
+            assert reads[HELD_BYTES] < reads[READ_BYTES]
+        assert not hub._holders

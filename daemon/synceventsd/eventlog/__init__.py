@@ -4,9 +4,20 @@
 publishers hand in into group commits, `tail` keeps the newest groups in memory, and `log` is what the other rooms see.
 """
 
-from synceventsd.eventlog.log import EventLog, Slice, open_log
+from synceventsd.eventlog.log import READ_BYTES, EventLog, Slice, open_log
 from synceventsd.eventlog.lots import Lot, Rejected, Source, without
 from synceventsd.eventlog.reader import ProducerState
 from synceventsd.eventlog.store import RejectRow
 
-__all__ = ["EventLog", "Lot", "ProducerState", "RejectRow", "Rejected", "Slice", "Source", "open_log", "without"]
+__all__ = [
+    "READ_BYTES",
+    "EventLog",
+    "Lot",
+    "ProducerState",
+    "RejectRow",
+    "Rejected",
+    "Slice",
+    "Source",
+    "open_log",
+    "without",
+]

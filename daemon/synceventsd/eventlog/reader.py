@@ -123,7 +123,7 @@ class Reader:
                     if found:
                         return found, False
                     raise
-                if group is None or group.last <= after:
+                if group is None or group.last < follows:  # or again: in a broken tree SQLite goes in circles
                     continue
                 found.append(group)
                 follows = group.last + 1
