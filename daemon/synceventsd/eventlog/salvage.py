@@ -24,7 +24,7 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.ledger import Book, Incident
 from synceventsd.core.model import GLOBAL
 from synceventsd.eventlog.carve import Found, carve
-from synceventsd.eventlog.schema import Durability, connect_reader, connect_writer, insert, translated
+from synceventsd.eventlog.schema import INSERT_GROUP, Durability, connect_reader, connect_writer, insert, translated
 from synceventsd.eventlog.store import LEDGER, SUSPECT_SUFFIX, entries_of, row_of, write_ledger
 from synceventsd.logs import get_logger
 
@@ -227,7 +227,7 @@ def _runs(group: Found, found: Salvaged) -> Iterator[tuple[int, list[bytes]]]:
 def _insert(new: sqlite3.Connection, found: Salvaged, first: int, lines: list[bytes], accepted_at: float) -> None:
     whose = [decode_envelope(line).business_id or GLOBAL for line in lines]
     row = row_of(first, accepted_at, found.size, whose, lines)
-    insert(new, "event_group", [row])
+    new.execute(INSERT_GROUP, row)
     insert(new, "place", [(business, first) for business in set(whose)])
     found.events += len(lines)
     found.last = first + len(lines) - 1

@@ -27,6 +27,7 @@ from synceventsd.eventlog.schema import (
     AGAIN_KEY,
     FILE_NAME,
     GROUP_COLUMNS,
+    INSERT_GROUP,
     Durability,
     connect_writer,
     insert,
@@ -275,7 +276,7 @@ class Store:
             total += len(row[-2])
         with self._transaction() as db:
             self._notice_clock(db, commit.at)
-            insert(db, "event_group", rows)
+            db.executemany(INSERT_GROUP, rows)
             insert(db, "place", [(business, group.first) for group in commit.groups for business in group.by_business])
             dropped = self._write_producers(db, commit)
             write_ledger(db, commit.ledger)
