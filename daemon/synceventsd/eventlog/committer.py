@@ -38,9 +38,7 @@ RETENTION_BYTES: Final = 8 * 2**20  # their text, so that no commit waits long f
 PRODUCER_MEMORY: Final = 7 * 86400.0  # seconds; contract, section 4
 FORGET_EVERY: Final = 3600.0  # seconds
 LEDGER_EVERY: Final = 10.0  # seconds in which the ledger waits for a commit that is written anyway
-MARK_EVERY: Final = (
-    0.05  # seconds in which the mark waits; a crash makes no difference unless Redis loses its cursor too
-)
+MARK_EVERY: Final = 0.05  # seconds in which the mark waits; it matters only where Redis loses its cursor in a crash
 BALLAST_EVERY: Final = 10.0  # seconds between two tries to take what is missing of the ballast
 
 
@@ -397,9 +395,7 @@ class Committer:
         return fitting(self._pending, self.retention.max_bytes - self.store.used)
 
     async def _make_room(self) -> bool:
-        """Delete what nobody is owed; only if all of that would be kept for replay yet, some of it. Return whether
-        there was any.
-        """
+        """Delete what nobody is owed, first what is kept for replay no longer; return whether there was any."""
         if await self.insist(self.store.prune, *self._prunable(self.retention.retain_bytes)):
             return True
         first = self.store.oldest
