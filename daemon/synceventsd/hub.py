@@ -12,25 +12,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from functools import cached_property
 from typing import Final, NoReturn, Protocol
 
 import trio
 from attrs import define, field, frozen
 
+from synceventsd.core.deliveries import Delivery, Gap, deliveries, take
 from synceventsd.core.errors import LogDamaged, StorageUnavailable, TooManyStreams
 from synceventsd.core.filters import Filter
 from synceventsd.core.latency import Latency
 from synceventsd.core.ledger import Incident
-from synceventsd.core.model import GLOBAL, STRETCH_BYTES, Group
+from synceventsd.core.model import GLOBAL
 from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import READ_BYTES, EventLog, Slice
 from synceventsd.logs import get_logger
 
 log = get_logger("hub")
-
-# How many events that do not match are looked at before everybody else has a turn: a millisecond or two.
-MOST_PASSED: Final = 1000
 
 # Between two rounds the hub rests for as long as the last one took, so that readers get at most half of the loop's time
 # and, the more there are of them, the more events at once; but never longer than this (seconds).
@@ -49,40 +46,11 @@ RETRY_READ: Final = 1.0
 
 
 @frozen
-class Gap:
-    """Events that the reader should have had are not there; it goes on with event number `resumes_at`."""
-
-    reason: GapReason
-    resumes_at: int
-
-
-@frozen
 class Start:
     """Where a reader begins: right after event number `after`."""
 
     after: int
     gap: Gap | None = None
-
-
-@define(eq=False)
-class Delivery:
-    """What a reader gets next: at most one of `gap` and `runs`; neither when there was nothing for a while.
-
-    Several readers may be given the same one; nobody changes it.
-
-    `runs` are groups, each with the indexes of the events that match, or a stretch of it where all of them do: their
-    frames are shared by all readers.
-    `position` is where the reader is once it has taken this.
-    """
-
-    runs: Sequence[tuple[Group, Sequence[int]]]
-    gap: Gap | None
-    position: Position
-
-    @cached_property
-    def sse(self) -> bytes:
-        """Return the events' frames for the event stream, joined once for all who get this delivery."""
-        return b"".join([group.sse(indexes) for group, indexes in self.runs])
 
 
 class Taken(Enum):
@@ -217,56 +185,6 @@ class Subscription:
     def caught_up(self, told: int) -> None:
         """Note that nothing up to `told` concerned the reader while it was parked."""
         self.after = max(self.after, told)
-
-
-def take(
-    groups: Sequence[Group], filter_: Filter, after: int, upto: int
-) -> tuple[list[tuple[Group, Sequence[int]]], int]:
-    """Return the matching events beyond `after`, up to a batch's size, and the number up to which all was looked at.
-
-    Where most of them do not match, only so many are looked at in one step.
-    """
-    runs: list[tuple[Group, Sequence[int]]] = []
-    room, patience = STRETCH_BYTES, MOST_PASSED
-    everything = filter_.takes_all
-    for group in groups:
-        if room <= 0:  # a stretch was as large as that: what follows it was not looked at
-            return runs, group.first - 1
-        candidates = group.indexes(filter_.business_id, after)
-        if everything and isinstance(candidates, range):
-            for stretch in group.stretches(candidates):
-                room -= stretch.size
-                if runs and room < 0:
-                    return runs, group.first + stretch.indexes.start - 1
-                runs.append((group, stretch.indexes))
-            continue
-        indexes: list[int] = []
-        for index in candidates:
-            if everything or filter_.matches(group.head(index)):
-                indexes.append(index)
-                room -= len(group.lines[index])
-            else:
-                patience -= 1
-            if room <= 0 or patience <= 0:
-                upto = group.first + index
-                break
-        if indexes:
-            runs.append((group, indexes))
-        if room <= 0 or patience <= 0:
-            break
-    return runs, upto
-
-
-def deliveries(
-    groups: Sequence[Group], filter_: Filter, after: int, last: int, position: Callable[[int], Position]
-) -> list[Delivery]:
-    """Return all that matches beyond event number `after`, in batches; `groups` reach up to number `last`."""
-    found = []
-    while after < last:
-        runs, after = take(groups, filter_, after, last)
-        if runs:
-            found.append(Delivery(runs, None, position(after)))
-    return found
 
 
 @define(eq=False)

@@ -12,7 +12,7 @@ from tests.events import line
 
 from synceventsd.core.envelope import Envelope, decode_envelope
 from synceventsd.core.frames import beginning_at, payload, single, sse_event, sse_frames
-from synceventsd.core.model import Group
+from synceventsd.core.model import Group, Stretch
 from synceventsd.core.positions import Position
 
 EPOCH = "abcdef0123"
@@ -72,10 +72,9 @@ def test_a_group_cut_into_stretches_gives_the_frames_of_its_single_events(
         patch.setattr("synceventsd.core.model.STRETCH_BYTES", data.draw(st.integers(1, 2000)))
         group = Group(first, EPOCH, 0.0, texts)
         for start in data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=4)):
-            found = group.stretches(range(start, len(texts)))
-            stretches = [stretch.indexes for stretch in found]
-            assert [stretch.size for stretch in found] == [sum(len(texts[i]) for i in indexes) for indexes in stretches]
+            stretches = group.stretches(None, first + start - 1)
+            assert [one.size for one in stretches] == [sum(len(texts[index]) for index in one) for one in stretches]
             assert [index for stretch in stretches for index in stretch] == list(range(start, len(texts)))
             text = b"".join(map(group.sse, stretches))
             assert text == b"".join(Group(first, EPOCH, 0.0, texts).frames(range(start, len(texts))))
-            assert text == group.sse(list(range(start, len(texts))))
+            assert text == group.sse(Stretch(list(range(start, len(texts))), 0))

@@ -354,7 +354,7 @@ def made_older(state: Path) -> None:
             db.execute("UPDATE event_group SET crc = ? WHERE first = ?", (zlib.crc32(text), first))
         db.commit()
         db.executescript(
-            "ALTER TABLE event_group DROP COLUMN sums;"
+            "ALTER TABLE event_group DROP COLUMN totals; ALTER TABLE event_group DROP COLUMN sums;"
             "ALTER TABLE ledger DROP COLUMN until; ALTER TABLE ledger DROP COLUMN uid; PRAGMA user_version = 1;"
             "INSERT INTO ledger (at, reason, first, last, count, detail) VALUES (5.0, 'damaged', 3, 4, 2, 'x');"
         )
@@ -694,7 +694,10 @@ async def test_marks_beyond_a_log_that_lost_its_end_say_nothing_of_numbers_given
         await log.save_syncs((), 10)
     with sqlite3.connect(tmp_path / "events.db") as db:
         db.execute("DELETE FROM event_group WHERE first > 1")
-        db.execute("UPDATE event_group SET count = 1, lines = ?, sums = NULL, crc = ?", (line(1), zlib.crc32(line(1))))
+        db.execute(
+            "UPDATE event_group SET count = 1, lines = ?, sums = NULL, totals = NULL, crc = ?",
+            (line(1), zlib.crc32(line(1))),
+        )
     db.close()
     async with a_log(tmp_path, forwarding=True) as log:
         await Hand(log).append(*map(line, range(2, 8)))

@@ -190,6 +190,8 @@ async def test_a_restart_that_loses_the_cursor_skips_nothing(name: str, tmp_path
 
 
 async def restart(server: RedisServer, proxy: CuttingProxy, listener: Subscriber, *, kill: bool = False) -> None:
+    # Out is not heard: what waits in Redis for its subscribers goes down with it.
+    await until(lambda: len(listener.heard) >= 100)
     proxy.hold()
     await trio.to_thread.run_sync(server.kill if kill else server.stop)
     await until(lambda: not listener.subscribed.is_set())

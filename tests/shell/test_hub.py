@@ -17,13 +17,14 @@ from attrs import define, field
 from tests.events import CREATED, ROOMY, Hand, a_log, line
 
 from synceventsd import hub as hub_module
+from synceventsd.core.deliveries import Delivery, Gap
 from synceventsd.core.errors import TooManyStreams
 from synceventsd.core.filters import Filter
 from synceventsd.core.positions import GapReason
 from synceventsd.eventlog import READ_BYTES, EventLog, Slice, tail
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.reader import Reader, Scan
-from synceventsd.hub import HELD_BYTES, Delivery, Gap, Hub, Subscription, Taken
+from synceventsd.hub import HELD_BYTES, Hub, Subscription, Taken
 
 EVERYBODY = Filter(None)
 

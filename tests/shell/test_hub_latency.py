@@ -12,8 +12,9 @@ import trio
 from attrs import define, field
 from tests.events import Hand, a_log, line
 
+from synceventsd.core.deliveries import Delivery
 from synceventsd.core.filters import Filter
-from synceventsd.hub import Delivery, Hub, Taken
+from synceventsd.hub import Hub, Taken
 
 EVERYBODY = Filter(None)
 AGO = 5000.0  # seconds that the hub's clock is ahead: in the last bucket, far from any real delay

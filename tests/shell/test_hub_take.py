@@ -7,10 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.events import CREATED, line
 
+from synceventsd.core.deliveries import Delivery, deliveries, take
 from synceventsd.core.filters import Filter
 from synceventsd.core.model import Group
 from synceventsd.core.positions import Position
-from synceventsd.hub import Delivery, deliveries, take
 
 EPOCH = "0123456789"
 FAILED = "integration.sync.failed"
@@ -61,9 +61,9 @@ def test_reading_on_gives_exactly_what_matches(
         if group.first + index > after and wanted.matches(group.head(index))
     ]
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("core.model", "hub"):
+        for module in ("core.model", "core.deliveries"):
             patch.setattr(f"synceventsd.{module}.STRETCH_BYTES", 1000)
-        patch.setattr("synceventsd.hub.MOST_PASSED", passed)
+        patch.setattr("synceventsd.core.deliveries.MOST_PASSED", passed)
         position = after
         seen: list[int] = []
         while position < last:

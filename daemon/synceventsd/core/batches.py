@@ -31,7 +31,8 @@ def cut(groups: Sequence[Group], after: int, max_events: int = MAX_EVENTS, max_b
             continue
         if group.first > following:
             break
-        chunk = group.lines[following - group.first :][: max_events - len(lines)]
+        start = following - group.first
+        chunk = group.lines[start : start + max_events - len(lines)]
         sizes = list(accumulate(map(len, chunk), initial=size))
         fitting = max(bisect_right(sizes, max_bytes) - 1, 0 if lines else 1)
         lines += chunk[:fitting]  # at once: to weigh and add them one by one costs 0.2 us an event

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, islice
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from synceventsd.core import frames
 from synceventsd.core.envelope import Envelope, decode_envelope
+from synceventsd.core.lines import Part
 from synceventsd.core.positions import Position
 
 GLOBAL = 0  # stands for "no business" in an index; real ids begin at 1
@@ -19,12 +20,33 @@ GLOBAL = 0  # stands for "no business" in an index; real ids begin at 1
 STRETCH_BYTES: Final = 64 * 1024
 
 
-@frozen
-class Stretch:
-    """Some of a group's events, one after the other, and how many bytes of text they are."""
+@define(eq=False)
+class Stretch(Sequence[int]):
+    """Some of a group's events that go to a reader together, as their indexes, rising.
 
-    indexes: range
+    Attributes:
+        indexes: as a plain sequence.
+        size: how many bytes of text they are.
+        whole: the stretch that this is the end of; what is encoded for that serves both.
+        text: its frames for the event stream, once they are encoded.
+    """
+
+    indexes: Sequence[int]
     size: int
+    whole: Stretch | None = None
+    text: bytes | None = None
+
+    def __len__(self) -> int:
+        """Return how many events they are."""
+        return len(self.indexes)
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return an event's index."""
+        return self.indexes[place]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the events' indexes."""
+        return iter(self.indexes)
 
 
 @define(eq=False)
@@ -38,7 +60,7 @@ class Group:
         first: number of the first event.
         epoch: name of the epoch that accepted them.
         accepted_at: when, in seconds since 1970 (wall clock).
-        lines: the events as they came and as they leave.
+        lines: the events as they came and as they leave; read for one business, only those that it may see (`Part`).
         heads, whose, size: given where they are known already; `size` is how many bytes of text it holds.
     """
 
@@ -50,8 +72,8 @@ class Group:
     _whose: Sequence[int] | None = None
     _size: int | None = None
     _frames: dict[int, bytes] = field(factory=dict, init=False)
-    _texts: dict[int, bytes] = field(factory=dict, init=False)  # frames of whole stretches, by their ends
-    _stretches: dict[int, Stretch] = field(factory=dict, init=False)  # by their ends
+    _seen: dict[int | None, Sequence[int]] = field(factory=dict, init=False)  # what a business may see
+    _stretches: dict[int | None, Sequence[Stretch]] = field(factory=dict, init=False)  # of that
     _by_business: Mapping[int, Sequence[int]] | None = field(default=None, init=False)
 
     @property
@@ -60,6 +82,11 @@ class Group:
         if self._size is None:
             self._size = sum(map(len, self.lines))
         return self._size
+
+    def sizes(self, indexes: Iterable[int]) -> list[int]:
+        """Return how many bytes of text single events are."""
+        lines = self.lines
+        return [len(lines[index]) for index in indexes]
 
     @property
     def last(self) -> int:
@@ -100,61 +127,64 @@ class Group:
 
     def indexes(self, business_id: int | None, after: int) -> Sequence[int]:
         """Return, in order, the indexes of what a reader of this business may see, beyond event number `after`."""
-        skip = max(after + 1 - self.first, 0)
+        seen = self._seen.get(business_id)
+        if seen is None:
+            seen = self._seen[business_id] = self._find(business_id)
+        skip = after + 1 - self.first
+        return seen if skip <= 0 else seen[bisect_left(seen, skip) :]
+
+    def _find(self, business_id: int | None) -> Sequence[int]:
         if business_id is None:
-            return range(skip, len(self.lines))
-        if self._by_business is None:  # read from the disk, for this reader: the others' places would be for nobody
-            places = enumerate(islice(self.whose, skip, None), skip)
-            return [index for index, owner in places if owner in (business_id, GLOBAL)]
-        own, everybody = self._by_business.get(business_id, ()), self._by_business.get(GLOBAL, ())
-        merged = sorted((*own, *everybody)) if own and everybody else own or everybody
-        return merged[bisect_left(merged, skip) :]
+            return range(len(self.lines))
+        if isinstance(self.lines, Part):  # read for this business
+            return sorted(self.lines.found)
+        own, everybody = self.by_business.get(business_id, ()), self.by_business.get(GLOBAL, ())
+        return sorted((*own, *everybody)) if own and everybody else own or everybody
 
     def position(self, index: int) -> Position:
         """Return the position right after one event."""
         return Position(self.epoch, self.first + index)
 
-    def stretches(self, indexes: range) -> list[Stretch]:
-        """Cut what goes from some index to the group's end, everywhere where all readers cut it.
+    def stretches(self, business_id: int | None, after: int) -> Sequence[Stretch]:
+        """Return what a reader of this business may see beyond event number `after`, cut where all of its readers cut.
 
         So what is encoded for one of them is what the others want, too.
         """
-        if not self._stretches:
-            self._stretches = {stretch.indexes.stop: stretch for stretch in self._cut()}
-        return [
-            stretch if stretch.indexes.start >= indexes.start else self._rest(indexes.start, stretch.indexes.stop)
-            for stretch in self._stretches.values()
-            if stretch.indexes.stop > indexes.start
-        ]
+        found = self._stretches.get(business_id)
+        if found is None:
+            indexes = self.indexes(business_id, 0)
+            if business_id is not None and len(indexes) == len(self.lines):  # no other's reader has another share
+                found = self.stretches(None, 0)
+            else:
+                found = list(self._cut(indexes))
+            self._stretches[business_id] = found
+        skip = after + 1 - self.first
+        if skip <= 0:
+            return found
+        return [one if one[0] >= skip else self._rest(one, skip) for one in found if one[-1] >= skip]
 
-    def _cut(self) -> Iterator[Stretch]:
-        """Cut the whole group, each time before there are more than STRETCH_BYTES."""
-        if self.size <= STRETCH_BYTES:
-            yield Stretch(range(len(self.lines)), self.size)
-            return
-        ends = list(accumulate(map(len, self.lines)))
+    def _cut(self, indexes: Sequence[int]) -> Iterator[Stretch]:
+        """Cut events into stretches, each time before there are more than STRETCH_BYTES."""
+        totals = list(accumulate(self.sizes(indexes)))
         start, before = 0, 0
-        while start < len(ends):
-            stop = max(bisect_right(ends, before + STRETCH_BYTES), start + 1)
-            yield Stretch(range(start, stop), ends[stop - 1] - before)
-            start, before = stop, ends[stop - 1]
+        while start < len(totals):
+            stop = max(bisect_right(totals, before + STRETCH_BYTES), start + 1)
+            yield Stretch(indexes[start:stop], totals[stop - 1] - before)
+            start, before = stop, totals[stop - 1]
 
-    def _rest(self, start: int, stop: int) -> Stretch:
-        return Stretch(range(start, stop), sum(map(len, self.lines[start:stop])))
+    def _rest(self, whole: Stretch, skip: int) -> Stretch:
+        indexes = whole.indexes[bisect_left(whole.indexes, skip) :]
+        return Stretch(indexes, sum(self.sizes(indexes)), whole)
 
-    def sse(self, indexes: Sequence[int]) -> bytes:
-        """Return events' frames for the event stream, joined; encoded once, shared by all readers.
-
-        Args:
-            indexes: single ones, or those of a stretch.
-        """
-        if not isinstance(indexes, range):
-            return b"".join(self.frames(indexes))
-        stretch = self._stretches[indexes.stop].indexes
-        text = self._texts.get(stretch.stop)
-        if text is None:
-            text = self._texts[stretch.stop] = self._encoded(stretch)
-        return text if indexes == stretch else frames.beginning_at(text, self.position(indexes.start))
+    def sse(self, stretch: Stretch) -> bytes:
+        """Return events' frames for the event stream, joined; encoded once, shared by all readers."""
+        whole = stretch.whole or stretch
+        if self._heads is not None and not isinstance(whole.indexes, range):
+            # Just committed, and of several businesses: many readers want some of it, each something else.
+            return b"".join(self.frames(stretch))
+        if whole.text is None:
+            whole.text = self._encoded(whole)
+        return whole.text if stretch is whole else frames.beginning_at(whole.text, self.position(stretch[0]))
 
     def frames(self, indexes: Sequence[int]) -> list[bytes]:
         """Return single events' frames; each encoded once, shared by all readers."""
@@ -165,7 +195,12 @@ class Group:
         return [made[index] for index in indexes]
 
     def _encoded(self, indexes: Sequence[int]) -> bytes:
-        return frames.sse_frames(self.epoch, [self.first + index for index in indexes], list(map(self.head, indexes)))
+        return frames.sse_frames(self.epoch, [self.first + index for index in indexes], self._heads_of(indexes))
+
+    def _heads_of(self, indexes: Sequence[int]) -> list[Envelope]:
+        if self._heads is not None:
+            return [self._heads[index] for index in indexes]
+        return list(map(decode_envelope, map(self.lines.__getitem__, indexes)))
 
     def ws(self, indexes: Sequence[int]) -> list[str]:
         """Return events as WebSocket messages."""

@@ -16,7 +16,7 @@ from synceventsd.core.envelope import decode_envelope
 from synceventsd.core.errors import LogDamaged
 from synceventsd.core.model import GLOBAL
 from synceventsd.eventlog.onlooker import Onlooker
-from synceventsd.eventlog.schema import unpacked
+from synceventsd.eventlog.rows import unpacked
 from synceventsd.eventlog.stretch import Block, Stretch, beyond, bounds
 
 PLACES_AT_ONCE: Final = 5000  # rows of the index in one look

@@ -18,11 +18,12 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from synceventsd.eventlog.checksums import matches, matching_lines
+from synceventsd.eventlog.rows import lines_of, remains_of
 from synceventsd.eventlog.wal import PAGE, committed
 
 _LEAF: Final = b"\x0d"
-_COLUMNS: Final = 8
+_COLUMNS: Final = 9
+_LATER_COLUMNS: Final = 2  # sums and totals, which rows of older programs lack
 _MOST_LOCAL: Final = PAGE - 35  # bytes of a row that stay on its leaf, when all of it fits; else
 _LEAST_LOCAL: Final = (PAGE - 12) * 32 // 255 - 23
 _WIDTHS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes of the integers, by serial type
@@ -91,7 +92,7 @@ class Carving:
             if start < PAGE:
                 _, after = _varint(page, start)
                 first, _ = _varint(page, after)
-                if first > 0:
+                if 0 < first < 2**63:  # as SQLite's numbers are
                     yield first, start
 
     def row(self, leaf: int, start: int) -> list[Any] | None:
@@ -190,23 +191,23 @@ def _displaced(carving: Carving, index: sqlite3.Connection, expected: int, end: 
     while expected < end:
         near = (expected ^ 1 << bit for bit in range(NUMBER_BITS))
         rows = ([expected, *row[1:]] for number in near for row in _rows_of(carving, index, number))
-        whole = next(filter(matches, rows), None)
+        whole = next((Found(expected, len(lines), row[2], lines) for row in rows if (lines := lines_of(row))), None)
         if whole is None:
             return
-        yield Found(expected, whole[1], whole[2], whole[6].split(b"\n"))
-        expected += whole[1]
+        yield whole
+        expected += whole.count
 
 
 def _best(first: int, rows: Iterator[list[Any]]) -> Found | None:
     """Return the group that several copies of one row show: a whole one, or the one with the most whole lines."""
     tried = []
     for row in rows:
-        _, count, accepted_at, _, _, _, lines, sums = row
-        if matches(row):
-            return Found(first, count, accepted_at, lines.split(b"\n"))
-        kept = matching_lines(first, sums, lines)
-        at = accepted_at if isinstance(accepted_at, float) else 0.0
-        tried.append(Found(first, len(kept), at, kept))
+        at = row[2] if isinstance(row[2], float) else 0.0
+        lines = lines_of(row)
+        if lines is not None:
+            return Found(first, len(lines), at, lines)
+        remains = remains_of(row)
+        tried.append(Found(first, len(remains), at, remains))
     best = max(tried, key=Found.whole, default=None)
     return best if best is not None and best.whole() else None
 
@@ -228,10 +229,9 @@ def _record(text: bytes) -> list[Any] | None:
     while at < min(head, len(text)):
         kind, at = _varint(text, at)
         types.append(kind)
-    if len(types) == _COLUMNS - 1:
-        types.append(0)  # written before there were sums
-    if len(types) != _COLUMNS:
+    if not _COLUMNS - _LATER_COLUMNS <= len(types) <= _COLUMNS:
         return None
+    types += [0] * (_COLUMNS - len(types))
     values: list[Any] = []
     for kind in types:
         value, at = _value(text, at, kind)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import define, field, frozen
 
@@ -19,16 +20,18 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.filters import Filter
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import Epochs
-from synceventsd.eventlog import checksums
-from synceventsd.eventlog.schema import GROUP_COLUMNS, connect_reader, translated, unpacked
+from synceventsd.eventlog.rows import GROUP_COLUMNS, HEAD_COLUMNS, head_of, lines_of, unpacked
+from synceventsd.eventlog.schema import connect_reader, translated
 from synceventsd.eventlog.store import RejectRow
 
 _GROUP: Final = f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608 (our own text)
+_HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608
 _WHOSE: Final = "SELECT count, businesses FROM event_group WHERE first = ?"  # without the pages that the text is on
 
-# What a group costs a look for a replay's beginning beside its text, as text: four microseconds. A log of single events
-# looked through without their text would else be one look, that keeps everybody else from reading for seconds.
+# What a group and each of its events cost to read beside the text, as text: else one look at a log of single events, or
+# at groups of which each has a single event for the reader, would keep everybody else from reading for seconds.
 ROW_BYTES: Final = 2048
+EVENT_BYTES: Final = 16
 
 # How much text of the groups that were read last is kept. The pages of a shop ask for the same replay: 2,000 events of
 # one among those of eight are 10 MB. Who reads on through everything, as Redis does after an outage, comes back only
@@ -65,22 +68,22 @@ class Scan:
 
 @define(eq=False)
 class Recent:
-    """The groups that were read last, by the number of their first event."""
+    """The groups that were read last, by the number of their first event and the business they were read for."""
 
     max_bytes: int
-    _groups: dict[int, Group] = field(factory=dict, init=False)
+    _groups: dict[tuple[int, int | None], Group] = field(factory=dict, init=False)
     _bytes: int = field(default=0, init=False)
 
-    def get(self, first: int) -> Group | None:
+    def get(self, first: int, business: int | None) -> Group | None:
         """Return a group if it is here."""
-        return self._groups.get(first)
+        return self._groups.get((first, business))
 
-    def add(self, group: Group) -> None:
+    def add(self, group: Group, business: int | None) -> None:
         """Keep one more, and let the oldest go."""
-        self._groups[group.first] = group
-        self._bytes += group.size
+        self._groups[group.first, business] = group
+        self._bytes += _cost(group)
         while self._bytes > self.max_bytes:
-            self._bytes -= self._groups.pop(next(iter(self._groups))).size
+            self._bytes -= _cost(self._groups.pop(next(iter(self._groups))))
 
 
 @define(eq=False)
@@ -110,11 +113,10 @@ class Reader:
         found: list[Group] = []
         size = 0
         follows = after + 1  # where the next group begins at the latest, if nothing is missing
-        recent = self._passed if business is None else self._replayed
         with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
             for first in firsts:
                 try:
-                    group = self._group(first, epochs, recent)
+                    group = self._group(first, epochs, business)
                     if group is None and business is not None:
                         self._insist_deleted(max(first, follows), max(first, follows))
                     if group is not None and business is None and group.first > follows:
@@ -127,7 +129,7 @@ class Reader:
                     continue
                 found.append(group)
                 follows = group.last + 1
-                size += group.size
+                size += _cost(group)
                 if size >= max_bytes:
                     return found, False
         if business is None and follows <= upto:
@@ -148,22 +150,44 @@ class Reader:
         if row is not None and row[0] is not None and row[0] <= last:
             raise LogDamaged(f"events {first} to {last} are not where they should be", last)
 
-    def _group(self, first: int, epochs: Callable[[], Epochs], recent: Recent) -> Group | None:
-        """Return a group; None when it is gone."""
-        group = recent.get(first)
+    def _group(self, first: int, epochs: Callable[[], Epochs], business: int | None) -> Group | None:
+        recent = self._passed if business is None else self._replayed
+        group = recent.get(first, business)
         if group is None:
-            row = self._connection.execute(_GROUP, (first,)).fetchone()
-            if row is None:
-                return None
-            if not checksums.matches(row):
-                raise LogDamaged(f"checksum of the group from event {first} does not match", self._end_of(first))
-            _, count, accepted_at, _, _, packed, lines, sums = row
-            # Without sums, businesses are under no checksum: the events themselves say whose they are.
-            whose = None if sums is None else _whose(packed, count)
-            epoch = epochs().at(first).epoch
-            group = Group(first, epoch, accepted_at, lines.split(b"\n"), whose=whose)
-            recent.add(group)
+            group = self._read(first, lambda: epochs().at(first).epoch, business)
+            if group is not None:
+                recent.add(group, business)
         return group
+
+    def _read(self, first: int, epoch: Callable[[], str], business: int | None) -> Group | None:
+        """Return a group, or of one what a business may see; None when it is gone.
+
+        Raises:
+            LogDamaged: it does not read.
+        """
+        if business is not None:
+            row = self._connection.execute(_HEAD, (first,)).fetchone()
+            head = None if row is None else head_of(row)
+            if head is not None:
+                with self._connection.blobopen("event_group", "lines", first, readonly=True) as text:
+                    part = head.part(business, lambda start, size: cast(bytes, text[start : start + size]))
+                if part is None:
+                    raise self._mismatch(first)
+                size = sum(map(len, part.found.values()))
+                return Group(first, epoch(), head.accepted_at, part, whose=head.whose, size=size)
+        row = self._connection.execute(_GROUP, (first,)).fetchone()
+        if row is None:
+            return None
+        lines = lines_of(row)
+        if lines is None:
+            raise self._mismatch(first)
+        _, count, accepted_at, _, _, packed, _, sums, _ = row
+        # Without sums, businesses are under no checksum: the events themselves say whose they are.
+        whose = None if sums is None else _whose(packed, count)
+        return Group(first, epoch(), accepted_at, lines, whose=whose)
+
+    def _mismatch(self, first: int) -> LogDamaged:
+        return LogDamaged(f"checksum of the group from event {first} does not match", self._end_of(first))
 
     def replay_start(self, filter_: Filter, wanted: int, down_from: int, max_bytes: int) -> Scan:
         """Look backwards from number `down_from` for the newest `wanted` matching events, in `max_bytes` of text.
@@ -177,31 +201,37 @@ class Reader:
                 if size >= max_bytes:
                     return Scan(None, wanted, first)
                 size += ROW_BYTES
-                group = self._whose_are(first) if filter_.takes_all else None
-                if group is None:
-                    row = self._connection.execute(_GROUP, (first,)).fetchone()
-                    if row is None or not checksums.matches(row):
-                        continue  # retention was faster, or it does not read: who reads on from here is told
-                    group = Group(first, "", 0.0, row[-2].split(b"\n"), whose=_whose(row[-3], row[1]))
-                    size += len(row[-2])
-                matching = [
-                    index
-                    for index in group.indexes(filter_.business_id, first - 1)
-                    if first + index <= down_from and (filter_.takes_all or filter_.matches(group.head(index)))
-                ]
+                matching = self._visible(first, filter_.business_id) if filter_.takes_all else None
+                if matching is None:
+                    group = self._read_or_skip(first, filter_.business_id)
+                    if group is None:
+                        continue
+                    size += _cost(group)
+                    seen = group.indexes(filter_.business_id, 0)
+                    matching = [index for index in seen if filter_.matches(group.head(index))]
+                matching = matching[: bisect_right(matching, down_from - first)]
                 if len(matching) >= wanted:
                     return Scan(first + matching[len(matching) - wanted] - 1, 0, 0)
                 wanted -= len(matching)
         return Scan(0, 0, 0)
 
-    def _whose_are(self, first: int) -> Group | None:
-        """Return a group without its text, to find places in by business alone; None where the row does not tell.
+    def _read_or_skip(self, first: int, business: int | None) -> Group | None:
+        """Return a group; None where retention was faster, or it does not read: who reads on from here is told."""
+        try:
+            return self._read(first, str, business)
+        except LogDamaged:
+            return None
 
-        Its checksum is not looked at, because that needs the text: what is wrong with it shows when it is read.
+    def _visible(self, first: int, business: int | None) -> Sequence[int] | None:
+        """Return, without reading its text, which events of a group a business may see; None where that is not told.
+
+        No checksum is looked at: what is wrong shows when it is read.
         """
         row = self._connection.execute(_WHOSE, (first,)).fetchone()
         whose = None if row is None else _whose(row[1], row[0])
-        return None if whose is None else Group(first, "", 0.0, [b""] * len(whose), whose=whose)
+        if whose is None or business is None:
+            return None if whose is None else range(len(whose))
+        return [index for index, owner in enumerate(whose) if owner in (business, GLOBAL)]
 
     def producer(self, producer: str, acked: int) -> ProducerState:
         """Return what is known of a producer, with its rejects above `acked`."""
@@ -310,6 +340,10 @@ def open_reader(path: Path) -> Reader:
     reader = Reader(path)
     reader.open()
     return reader
+
+
+def _cost(group: Group) -> int:
+    return group.size + ROW_BYTES + EVENT_BYTES * len(group.lines)
 
 
 def _whose(packed: object, count: object) -> Sequence[int] | None:

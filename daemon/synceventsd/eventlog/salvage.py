@@ -24,8 +24,16 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.ledger import Book, Incident
 from synceventsd.core.model import GLOBAL
 from synceventsd.eventlog.carve import Found, carve
-from synceventsd.eventlog.schema import INSERT_GROUP, Durability, connect_reader, connect_writer, insert, translated
-from synceventsd.eventlog.store import LEDGER, SUSPECT_SUFFIX, entries_of, row_of, write_ledger
+from synceventsd.eventlog.rows import TEXT, row_of
+from synceventsd.eventlog.schema import (
+    INSERT_GROUP,
+    Durability,
+    connect_reader,
+    connect_writer,
+    insert,
+    translated,
+)
+from synceventsd.eventlog.store import LEDGER, SUSPECT_SUFFIX, entries_of, write_ledger
 from synceventsd.logs import get_logger
 
 log = get_logger("eventlog")
@@ -231,7 +239,7 @@ def _insert(new: sqlite3.Connection, found: Salvaged, first: int, lines: list[by
     insert(new, "place", [(business, first) for business in set(whose)])
     found.events += len(lines)
     found.last = first + len(lines) - 1
-    found.size += len(row[-2])
+    found.size += len(row[TEXT])
 
 
 def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -8,7 +8,6 @@ is opened read-only.
 from __future__ import annotations
 
 import sqlite3
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -22,11 +21,11 @@ Durability = Literal["power", "process"]
 FILE_NAME: Final = "events.db"
 LOCK_NAME: Final = "lock"  # held by the daemon that uses the directory
 APPLICATION_ID: Final = 0x53594556  # "SYEV", so that file(1) and we know the file
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
-# `crc` goes over all of the row, `sums` over each line. The text and these are last, so that SQLite need not
-# read their overflow pages to reach the others.
-# `businesses` holds each event's business, in rows of older programs each business once.
+# What is in a group's row: see `rows`. The text and what follows it are last, so that SQLite need not read their
+# overflow pages to reach the others. In rows of older programs the text lies as it came, and `businesses` may hold each
+# business once.
 # `bytes_before` adds up the text from the log's beginning: the size of any range is one subtraction, never a scan.
 SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -39,7 +38,8 @@ CREATE TABLE event_group (
   crc INTEGER NOT NULL,
   businesses BLOB NOT NULL,
   lines BLOB NOT NULL,
-  sums BLOB
+  sums BLOB,
+  totals BLOB
 );
 CREATE TABLE place (business INTEGER, first INTEGER, PRIMARY KEY (business, first)) WITHOUT ROWID;
 CREATE TABLE producer (
@@ -61,12 +61,12 @@ CREATE TABLE ledger (
 _UPGRADES: Final = {
     1: "ALTER TABLE ledger ADD COLUMN until REAL; ALTER TABLE ledger ADD COLUMN uid INTEGER;",
     2: "ALTER TABLE event_group ADD COLUMN sums BLOB;",  # rows without keep the checksum that they have
+    3: "ALTER TABLE event_group ADD COLUMN totals BLOB;",  # and so do these
 }
 # Before an epoch's name, in `meta`: after which number that epoch has events sent again.
 AGAIN_KEY: Final = "again:"
 
-GROUP_COLUMNS: Final = "first, count, accepted_at, bytes_before, crc, businesses, lines, sums"
-INSERT_GROUP: Final = "INSERT INTO event_group VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_GROUP: Final = "INSERT INTO event_group VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ROWS_AT_ONCE: Final = 100  # of a few thousand variables that a statement may have
 TABLES: Final = frozenset(("meta", "epoch", "event_group", "place", "producer", "reject", "sync", "ledger"))
 
@@ -86,14 +86,6 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 def _name_of(error: sqlite3.Error) -> str:
     return getattr(error, "sqlite_errorname", _NOT_TEXT if type(error) is sqlite3.OperationalError else "MISUSE")
-
-
-def unpacked(businesses: object) -> array[int]:
-    """Return what the column `businesses` of a row holds; nothing where it does not read."""
-    numbers = array("I")
-    if isinstance(businesses, bytes) and len(businesses) % numbers.itemsize == 0:
-        numbers.frombytes(businesses)
-    return numbers
 
 
 @contextmanager

@@ -8,8 +8,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import uuid
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -21,18 +20,17 @@ from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.ledger import Changes, Entry
 from synceventsd.core.model import Group
 from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
-from synceventsd.eventlog import checksums, wal
+from synceventsd.eventlog import wal
 from synceventsd.eventlog.ballast import Ballast, ballast_for
+from synceventsd.eventlog.rows import GROUP_COLUMNS, TEXT, lines_of, row_of, unpacked
 from synceventsd.eventlog.schema import (
     AGAIN_KEY,
     FILE_NAME,
-    GROUP_COLUMNS,
     INSERT_GROUP,
     Durability,
     connect_writer,
     insert,
     translated,
-    unpacked,
 )
 
 SUSPECT_SUFFIX: Final = "-suspect"  # of a file beside the log; moved aside with it
@@ -50,6 +48,7 @@ CLOCK_SLACK: Final = 1.0  # seconds that a clock may go back without being told:
 # writes beside the text, at least: a page for each of the tables and indexes it touches.
 CHECKPOINT_BYTES: Final = 4 * 2**20
 COMMIT_OVERHEAD: Final = 6 * 4096
+EVENT_OVERHEAD: Final = 3 * 4  # bytes: whose it is, its checksum, where it lies
 REJECT_OVERHEAD: Final = 600  # bytes: the event's id, and what is left free of a page
 
 
@@ -179,9 +178,9 @@ class Store:
         self.total_bytes = _number(meta, "deleted_bytes")
         self.oldest, self.oldest_bytes = self.last + 1, self.total_bytes
         if newest is not None:
-            if not checksums.matches(newest):
+            if lines_of(newest) is None:
                 raise LogDamaged(f"checksum of the newest group (from event {newest[0]}) does not match")
-            first, count, self._newest_at, before, _, _, lines, _ = newest
+            first, count, self._newest_at, before, _, _, lines, *_ = newest
             self.last, self.total_bytes = first + count - 1, before + len(lines)
             self.oldest, self.oldest_bytes = oldest
             if not isinstance(self.oldest_bytes, int) or not 0 < self.oldest <= first:
@@ -273,7 +272,7 @@ class Store:
         for group in commit.groups:
             row = row_of(group.first, group.accepted_at, total, group.whose, group.lines)
             rows.append(row)
-            total += len(row[-2])
+            total += len(row[TEXT])
         with self._transaction() as db:
             self._notice_clock(db, commit.at)
             db.executemany(INSERT_GROUP, rows)
@@ -282,7 +281,7 @@ class Store:
             write_ledger(db, commit.ledger)
             if commit.forwarded > self.forwarded:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('forwarded', ?)", (commit.forwarded,))
-        beside = sum(len(row[-1]) + len(row[-3]) for row in rows)  # the text
+        beside = sum(EVENT_OVERHEAD * len(group.lines) for group in commit.groups)  # the text
         beside += sum(len(row.error) + REJECT_OVERHEAD for row in commit.rejects)
         self._grow(COMMIT_OVERHEAD + total - self.total_bytes + beside)
         if commit.groups:
@@ -502,13 +501,6 @@ def new_epoch_name() -> str:
 def store_in(state_dir: Path, durability: Durability, max_bytes: int = 0) -> Store:
     """Return the store of a state directory, not yet opened; `max_bytes` bounds the ballast."""
     return Store(state_dir / FILE_NAME, durability, ballast_for(state_dir, max_bytes))
-
-
-def row_of(first: int, at: float, before: int, whose: Iterable[int], lines: Sequence[bytes]) -> tuple[Any, ...]:
-    """Return a group as a row of `event_group`, with its checksums."""
-    text, packed, sums = b"\n".join(lines), array("I", whose).tobytes(), checksums.sums_of(first, lines)
-    crc = checksums.of_row(first, len(lines), at, before, packed + sums, text)
-    return (first, len(lines), at, before, crc, packed, text, sums)
 
 
 def _number(meta: Mapping[str, object], key: str) -> int:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from synceventsd.eventlog import checksums
-from synceventsd.eventlog.schema import GROUP_COLUMNS, is_damage, unpacked
+from synceventsd.eventlog.rows import GROUP_COLUMNS, lines_of, unpacked
+from synceventsd.eventlog.schema import is_damage
 
 SLICE_BYTES: Final = 2 * 2**20  # of text in one look: some 10 ms
 
@@ -156,13 +156,9 @@ def _behind_damage(db: sqlite3.Connection, after: int) -> int | None:
 
 
 def _block(row: Any) -> Block:
-    first, count, accepted_at, before, _, packed, text, _ = row
+    first, count, accepted_at, before, _, packed, text, *_ = row
     if not (isinstance(count, int) and count > 0 and isinstance(text, bytes) and isinstance(packed, bytes)):
         return Block(first, first + count - 1 if isinstance(count, int) and count > 0 else first, fault="no events")
-    last, lines = first + count - 1, text.split(b"\n")
-    fault = None
-    if not checksums.matches(row):
-        fault = "checksum does not match"
-    elif len(lines) != count:
-        fault = f"{count} events should be there, {len(lines)} are"
-    return Block(first, last, accepted_at, before, len(text), unpacked(packed), [] if fault else lines, fault)
+    lines = lines_of(row)
+    fault = "checksum does not match" if lines is None else None
+    return Block(first, first + count - 1, accepted_at, before, len(text), unpacked(packed), lines or (), fault)

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 from attrs import frozen
 
+from synceventsd.core.deliveries import Gap
 from synceventsd.core.frames import Message
 from synceventsd.core.positions import Position
-from synceventsd.hub import Gap, Hub, Subscription
+from synceventsd.hub import Hub, Subscription
 from synceventsd.web.query import StreamQuery
 
 

@@ -14,7 +14,8 @@ import trio
 from attrs import define, field, frozen
 
 from synceventsd.core import frames
-from synceventsd.hub import Delivery, Subscription, Taken
+from synceventsd.core.deliveries import Delivery
+from synceventsd.hub import Subscription, Taken
 from synceventsd.web.http11 import App, Receive, Send
 from synceventsd.web.opening import Opened, gap_message
 

@@ -14,8 +14,9 @@ from attrs import frozen
 from msgspec import UNSET, Meta, UnsetType
 
 from synceventsd.core import frames
+from synceventsd.core.deliveries import Delivery
 from synceventsd.core.frames import Message
-from synceventsd.hub import Delivery, Subscription
+from synceventsd.hub import Subscription
 from synceventsd.web.opening import Opened, gap_message
 from synceventsd.web.query import U32_MAX
 
