@@ -27,10 +27,11 @@ from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, open_log, tail
 from synceventsd.eventlog import committer as committer_module
 from synceventsd.eventlog import store as store_module
+from synceventsd.eventlog.commits import Commit, ProducerCount, RejectRow
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.log import GIVE_WAY
 from synceventsd.eventlog.reader import ROW_BYTES, Reader, Scan
-from synceventsd.eventlog.store import COMMIT_OVERHEAD, Commit, ProducerCount, RejectRow, Store, store_in
+from synceventsd.eventlog.store import COMMIT_OVERHEAD, Store, store_in
 from synceventsd.hub import Hub
 
 

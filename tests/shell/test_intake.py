@@ -28,11 +28,13 @@ from synceventsd.config import IngestConfig
 from synceventsd.core.ahead import SPLIT_BYTES, Ahead
 from synceventsd.core.errors import StorageUnavailable
 from synceventsd.eventlog import EventLog, Lot, ProducerState
+from synceventsd.eventlog.commits import Commit
 from synceventsd.eventlog.committer import Committer
 from synceventsd.eventlog.lots import LINE_OVERHEAD
 from synceventsd.eventlog.schema import FILE_NAME
-from synceventsd.eventlog.store import Commit, Store
-from synceventsd.intake import ACK_REST, Connection, Intake
+from synceventsd.eventlog.store import Store
+from synceventsd.intake import Intake
+from synceventsd.publisher import ACK_REST, MAX_UNSENT_REJECTS, Connection
 
 PRODUCER = "6f1c8f0e-1f7c-4d3e-9a57-0f4b3f6d2a11"
 
@@ -392,7 +394,7 @@ async def test_a_publisher_of_rubbish_costs_no_more_memory_than_it_sent(tmp_path
                 await publisher.stream.send_all(b"aa\n" * 20_000)
         (connection,) = running.intake._connections
         assert connection._rejects or connection._unsettled_rejects
-        assert len(connection._rejects) + connection._unsettled_rejects <= 2 * intake_module.MAX_UNSENT_REJECTS
+        assert len(connection._rejects) + connection._unsettled_rejects <= 2 * MAX_UNSENT_REJECTS
         assert len(connection.ahead._lines) <= SPLIT_BYTES
 
 

@@ -20,9 +20,10 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.latency import Latency
 from synceventsd.core.ledger import Book, Changes, Incident
 from synceventsd.core.model import Group
+from synceventsd.eventlog.commits import Commit, ProducerCount, RejectRow
 from synceventsd.eventlog.lane import Lane
 from synceventsd.eventlog.lots import MAX_GROUP_BYTES, Lot, Source, compose, fitting, incidents_of, refused
-from synceventsd.eventlog.store import Commit, ProducerCount, RejectRow, Store
+from synceventsd.eventlog.store import Store
 from synceventsd.logs import get_logger
 
 log = get_logger("eventlog")

@@ -20,9 +20,9 @@ from synceventsd.core.errors import LogDamaged, StorageUnavailable
 from synceventsd.core.filters import Filter
 from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import Epochs
+from synceventsd.eventlog.commits import RejectRow
 from synceventsd.eventlog.rows import GROUP_COLUMNS, HEAD_COLUMNS, head_of, lines_of, unpacked
 from synceventsd.eventlog.schema import connect_reader, translated
-from synceventsd.eventlog.store import RejectRow
 
 _GROUP: Final = f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608 (our own text)
 _HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608

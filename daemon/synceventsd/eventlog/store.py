@@ -14,14 +14,14 @@ from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import astuple, define, field, frozen
+from attrs import astuple, define, field
 
 from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.ledger import Changes, Entry
-from synceventsd.core.model import Group
 from synceventsd.core.positions import EPOCH_BYTES, Epoch, Epochs
 from synceventsd.eventlog import wal
 from synceventsd.eventlog.ballast import Ballast, ballast_for
+from synceventsd.eventlog.commits import Commit
 from synceventsd.eventlog.rows import GROUP_COLUMNS, TEXT, lines_of, row_of, unpacked
 from synceventsd.eventlog.schema import (
     AGAIN_KEY,
@@ -50,43 +50,6 @@ CHECKPOINT_BYTES: Final = 4 * 2**20
 COMMIT_OVERHEAD: Final = 6 * 4096
 EVENT_OVERHEAD: Final = 3 * 4  # bytes: whose it is, its checksum, where it lies
 REJECT_OVERHEAD: Final = 600  # bytes: the event's id, and what is left free of a page
-
-
-@frozen
-class ProducerCount:
-    """How many lines of a producer are dealt with for good."""
-
-    producer: str
-    uid: int
-    accepted: int
-
-
-@frozen
-class RejectRow:
-    """A line of a producer that was not stored, kept so that it can be told again."""
-
-    producer: str
-    line: int
-    event_id: str | None
-    code: str
-    error: str
-
-
-@frozen
-class Commit:
-    """Everything that one transaction writes.
-
-    `forget_before`: producers last seen before then (seconds since 1970) are forgotten, with their rejects.
-    """
-
-    at: float
-    groups: Sequence[Group] = ()
-    producers: Sequence[ProducerCount] = ()
-    rejects: Sequence[RejectRow] = ()
-    forwarded: int = 0
-    seen: Sequence[tuple[str, int]] = ()  # producer, acked: said hello since the last commit
-    ledger: Changes = Changes()  # noqa: RUF009 (immutable)
-    forget_before: float | None = None
 
 
 @define(eq=False)
