@@ -12,13 +12,14 @@ from array import array
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.events import ROOMY, Hand, a_log, line
+from tests.events import CREATED, ROOMY, Hand, a_log, line
 
 from synceventsd.core.errors import LogDamaged, StartupError, StorageUnavailable
 from synceventsd.core.filters import Filter
@@ -26,13 +27,17 @@ from synceventsd.core.model import Group
 from synceventsd.core.positions import GapReason, Position
 from synceventsd.eventlog import EventLog, open_log, tail
 from synceventsd.eventlog import committer as committer_module
+from synceventsd.eventlog import log as log_module
 from synceventsd.eventlog import store as store_module
 from synceventsd.eventlog.commits import Commit, ProducerCount, RejectRow
 from synceventsd.eventlog.committer import Retention
 from synceventsd.eventlog.log import GIVE_WAY
 from synceventsd.eventlog.reader import ROW_BYTES, Reader, Scan
+from synceventsd.eventlog.rows import Head, head_of
 from synceventsd.eventlog.store import COMMIT_OVERHEAD, Store, store_in
 from synceventsd.hub import Hub
+
+FAILED = "integration.sync.failed"
 
 
 async def everything(log: EventLog, business: int | None = None) -> list[bytes]:
@@ -346,6 +351,40 @@ async def test_damage_met_while_writing_ends_the_daemon_and_the_next_start_salva
         assert [entry.reason for entry in log.ledger()] == ["log_damaged"]
     async with a_log(tmp_path) as log:
         assert len(log.ledger()) == 1
+
+
+async def test_a_replay_that_takes_many_looks_begins_where_as_many_as_asked_for_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "SCAN_BYTES", ROW_BYTES + 1)
+    kinds = [FAILED if number % 5 == 2 else CREATED for number in range(1, 201)]
+    async with a_log(tmp_path) as log:
+        hand = Hand(log)
+        for start in range(0, 200, 40):
+            await hand.append(*[line(start + place, kinds[start + place - 1]) for place in range(1, 41)])
+        for filter_ in (Filter(42), Filter(None), Filter(42, event_types=frozenset([FAILED]))):
+            matching = [number for number, kind in enumerate(kinds, 1) if filter_.takes_all or kind == FAILED]
+            for wanted in (1, 7, 9, 25, 40):
+                start = await log.replay_start(filter_, wanted)
+                assert sum(number > start for number in matching) == wanted
+
+
+async def test_what_retention_deletes_while_it_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_log(tmp_path) as log:
+        hand = Hand(log)
+        for number, business in enumerate((7, 8, 8), 1):
+            await hand.append(line(number, business=business))
+
+        def head_of_deleted(row: Any) -> Head | None:
+            log._store.prune(1, 2**40, 1.0, 0, 1, 2**30)
+            return head_of(row)
+
+        monkeypatch.setattr("synceventsd.eventlog.reader.head_of", head_of_deleted)
+        groups, _ = log._reader.groups(lambda: log.epochs, 0, 2**20, 7, 3)
+        assert [bytes(group.lines[0]) for group in groups] == [line(1, business=7)]
+        assert log.oldest == 2
 
 
 def made_older(state: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -78,6 +80,23 @@ def test_reading_on_gives_exactly_what_matches(
         assert [seq for delivery in told for seq in seqs(delivery)] == matching
         text = b"".join(delivery.sse for delivery in told)
         assert [int(part.split(b"\n")[0].rsplit(b"-", 1)[1]) for part in text.split(b"\n\n")[:-1]] == matching
+
+
+def test_readers_of_other_businesses_leave_nothing_in_the_groups_they_pass() -> None:
+    groups = groups_of([[(1, CREATED, 0), (2, CREATED, 0)] for _ in range(100)], indexed=True)
+
+    def walk(businesses: range) -> None:
+        for business in businesses:
+            assert bool(deliveries(groups, Filter(business), 0, 200, position_of)) is (business < 3)
+
+    walk(range(1, 4))
+    tracemalloc.start()
+    try:
+        walk(range(1, 203))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000  # 200 readers in 100 groups: five bytes each
 
 
 def position_of(seq: int) -> Position:

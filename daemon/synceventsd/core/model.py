@@ -72,8 +72,7 @@ class Group:
     _whose: Sequence[int] | None = None
     _size: int | None = None
     _frames: dict[int, bytes] = field(factory=dict, init=False)
-    _seen: dict[int | None, Sequence[int]] = field(factory=dict, init=False)  # what a business may see
-    _stretches: dict[int | None, Sequence[Stretch]] = field(factory=dict, init=False)  # of that
+    _stretches: Sequence[Stretch] | None = field(default=None, init=False)  # of all of it, or of what was read of it
     _by_business: Mapping[int, Sequence[int]] | None = field(default=None, init=False)
 
     @property
@@ -127,13 +126,11 @@ class Group:
 
     def indexes(self, business_id: int | None, after: int) -> Sequence[int]:
         """Return, in order, the indexes of what a reader of this business may see, beyond event number `after`."""
-        seen = self._seen.get(business_id)
-        if seen is None:
-            seen = self._seen[business_id] = self._find(business_id)
+        seen = self._visible(business_id)
         skip = after + 1 - self.first
         return seen if skip <= 0 else seen[bisect_left(seen, skip) :]
 
-    def _find(self, business_id: int | None) -> Sequence[int]:
+    def _visible(self, business_id: int | None) -> Sequence[int]:
         if business_id is None:
             return range(len(self.lines))
         if isinstance(self.lines, Part):  # read for this business
@@ -150,14 +147,13 @@ class Group:
 
         So what is encoded for one of them is what the others want, too.
         """
-        found = self._stretches.get(business_id)
-        if found is None:
-            indexes = self.indexes(business_id, 0)
-            if business_id is not None and len(indexes) == len(self.lines):  # no other's reader has another share
-                found = self.stretches(None, 0)
-            else:
-                found = list(self._cut(indexes))
-            self._stretches[business_id] = found
+        indexes = self._visible(business_id)
+        if isinstance(self.lines, Part) or len(indexes) == len(self.lines):
+            if self._stretches is None:
+                self._stretches = list(self._cut(indexes))
+            found = self._stretches
+        else:  # thousands of readers, each of another business, must not leave something in each of thousands of groups
+            found = list(self._cut(indexes))
         skip = after + 1 - self.first
         if skip <= 0:
             return found

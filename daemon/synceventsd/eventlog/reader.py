@@ -113,7 +113,7 @@ class Reader:
         found: list[Group] = []
         size = 0
         follows = after + 1  # where the next group begins at the latest, if nothing is missing
-        with translated(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
+        with translated(), self._moment(), self._firsts(business, from_=self._group_of(after + 1)) as firsts:
             for first in firsts:
                 try:
                     group = self._group(first, epochs, business)
@@ -195,11 +195,12 @@ class Reader:
         Returns:
             Where they begin, or where the next look has to go on and for how many.
         """
-        size = 0
-        with translated(), self._firsts(filter_.business_id, down_from=down_from) as firsts:
+        size, reached = 0, down_from + 1
+        with translated(), self._moment(), self._firsts(filter_.business_id, down_from=down_from) as firsts:
             for first in firsts:
                 if size >= max_bytes:
-                    return Scan(None, wanted, first)
+                    return Scan(None, wanted, reached - 1)
+                reached = first
                 size += ROW_BYTES
                 matching = self._visible(first, filter_.business_id) if filter_.takes_all else None
                 if matching is None:
@@ -303,6 +304,20 @@ class Reader:
         return seq if row is None or row[0] is None else int(row[0])
 
     @contextmanager
+    def _moment(self) -> Iterator[None]:
+        """Have all that is read meanwhile be of one moment: a group's text must not be deleted after its head was read.
+
+        While it lasts the WAL cannot be reset.
+        """
+        db = self._connection
+        db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+
+    @contextmanager
     def _firsts(
         self, business: int | None, *, from_: int | None = None, down_from: int | None = None
     ) -> Iterator[Iterator[int]]:
@@ -324,7 +339,7 @@ class Reader:
         finally:
             merged.close()  # it would close a cursor whenever it is collected
             for cursor in cursors:
-                cursor.close()  # ends the read transaction, which would keep the WAL from being reset
+                cursor.close()
 
     def _one(self, sql: str, values: Sequence[object]) -> Any:
         with translated():
