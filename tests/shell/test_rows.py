@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from synceventsd.core.model import GLOBAL
 from synceventsd.eventlog import rows
+from synceventsd.eventlog.lots import MAX_GROUP_EVENTS
 from synceventsd.eventlog.rows import TEXT, head_of, lines_of, remains_of, row_of, sums_of
 
 LINES = st.binary(max_size=40).filter(lambda line: b"\n" not in line)
@@ -121,6 +122,12 @@ def test_nothing_that_a_damaged_row_may_hold_raises(row: list[Any]) -> None:
     assert lines_of(row) is None
     assert head_of(head_in(tuple(row))) is None
     assert not any(remains_of(row))
+
+
+def test_no_damage_makes_a_group_larger_than_groups_are() -> None:
+    row = list(made([(7, b"x")], 1))
+    row[TEXT + 1] *= 10_000
+    assert remains_of(row) == [b"x"] + [None] * (MAX_GROUP_EVENTS - 1)
 
 
 def test_rows_of_older_programs_read_as_they_were_written() -> None:
