@@ -369,6 +369,59 @@ async def test_a_replay_that_takes_many_looks_begins_where_as_many_as_asked_for_
                 assert sum(number > start for number in matching) == wanted
 
 
+@pytest.mark.parametrize("broken", ["a page's pointer to the next", "the type of the text"])
+@pytest.mark.parametrize("business", [None, 1])
+async def test_what_sqlite_cannot_read_costs_its_own_group_and_nothing_around_it(
+    tmp_path: Path, broken: str, business: int | None
+) -> None:
+    texts = [line(number, business=1, data={"x": "x" * 450}) for number in range(1, 121)]
+    async with a_log(tmp_path) as log:
+        for start in range(0, 120, 20):
+            await Hand(log).append(*texts[start : start + 20])
+    file = tmp_path / "events.db"
+    if broken == "the type of the text":
+        with closing(sqlite3.connect(file)) as db, db:
+            db.execute("UPDATE event_group SET lines = 17 WHERE first = 41")
+    else:
+        raw = bytearray(file.read_bytes())
+        page = raw.index(texts[50][:60]) // 4096 * 4096
+        raw[page : page + 4] = (0x7FFFFFFF).to_bytes(4, "big")
+        file.write_bytes(raw)
+    async with a_log(tmp_path) as log:
+        seen, after, holes = [], 0, []
+        while after < 120:
+            try:
+                found = await log.read(after, business)
+            except LogDamaged as damage:
+                holes.append((after + 1, await log.end_of_damage(after, damage)))
+                after = holes[-1][1]
+                continue
+            seen += [group.lines[index] for group in found.groups for index in group.indexes(business, after)]
+            after = found.upto
+        assert holes in ([(41, 60)], [])  # of one business only the pages that it needs
+        assert seen == (texts[:40] + texts[60:] if holes else texts)
+
+
+async def test_when_a_salvaged_group_was_accepted_is_never_nonsense(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        for number in (1, 2, 3):
+            await Hand(log).append(line(number))
+    with closing(sqlite3.connect(tmp_path / "events.db")) as db, db:
+        (before,) = db.execute("SELECT accepted_at FROM event_group WHERE first = 1").fetchone()
+        db.execute("UPDATE event_group SET accepted_at = 1e163 WHERE first = 2")
+    (tmp_path / "events.db-suspect").touch()
+    async with a_log(tmp_path) as log:
+        assert await everything(log) == [line(number) for number in (1, 2, 3)]
+    with closing(sqlite3.connect(tmp_path / "events.db")) as db:
+        assert db.execute("SELECT accepted_at FROM event_group WHERE first = 2").fetchone() == (before,)
+
+
+async def test_damage_that_says_it_ends_before_it_leads_nobody_back(tmp_path: Path) -> None:
+    async with a_log(tmp_path) as log:
+        await Hand(log).append(*map(line, range(1, 20)))
+        assert await log.end_of_damage(10, LogDamaged("it does not read", 5)) == 11
+
+
 async def test_what_retention_deletes_while_it_is_read_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,7 @@ class Group:
     def _visible(self, business_id: int | None) -> Sequence[int]:
         if business_id is None:
             return range(len(self.lines))
-        if isinstance(self.lines, Part):  # read for this business
+        if type(self.lines) is Part:  # read for this business; isinstance() takes five times as long
             return sorted(self.lines.found)
         own, everybody = self.by_business.get(business_id, ()), self.by_business.get(GLOBAL, ())
         return sorted((*own, *everybody)) if own and everybody else own or everybody
@@ -148,7 +148,9 @@ class Group:
         So what is encoded for one of them is what the others want, too.
         """
         indexes = self._visible(business_id)
-        if isinstance(self.lines, Part) or len(indexes) == len(self.lines):
+        if not indexes:  # as a rule, on a walk through what was committed just now
+            return ()
+        if len(indexes) == len(self.lines) or type(self.lines) is Part:
             if self._stretches is None:
                 self._stretches = list(self._cut(indexes))
             found = self._stretches

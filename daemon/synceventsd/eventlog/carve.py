@@ -29,6 +29,8 @@ _LEAST_LOCAL: Final = (PAGE - 12) * 32 // 255 - 23
 _WIDTHS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes of the integers, by serial type
 PROGRESS_LEAVES: Final = 10_000
 NUMBER_BITS: Final = 48
+FAR: Final = 2**31  # numbers further on than this are broken: the sums of lines know only 32 bits of them
+LATEST: Final = 2.0**33  # seconds since 1970: in the year 2242
 
 
 @frozen
@@ -37,7 +39,7 @@ class Found:
 
     first: int
     count: int
-    accepted_at: float
+    accepted_at: float | None  # None where that cannot be
     lines: Sequence[bytes | None]
 
     def whole(self) -> int:
@@ -170,7 +172,8 @@ def carve(path: Path, beyond: int, progress: Callable[[], object]) -> Iterator[F
                     yield found
                     expected = found.first + found.count
             if expected is None or first >= expected:
-                best = _best(first, _rows_of(carving, index, first))
+                far = expected is not None and first - expected >= FAR
+                best = _best(first, _rows_of(carving, index, first), whole=far)
                 if best is not None:
                     yield best
                     expected = first + best.count
@@ -198,15 +201,15 @@ def _displaced(carving: Carving, index: sqlite3.Connection, expected: int, end: 
         expected += whole.count
 
 
-def _best(first: int, rows: Iterator[list[Any]]) -> Found | None:
-    """Return the group that several copies of one row show: a whole one, or the one with the most whole lines."""
+def _best(first: int, rows: Iterator[list[Any]], *, whole: bool) -> Found | None:
+    """Return the group that several copies of one row show: a whole one, or else, unless `whole`, the least damaged."""
     tried = []
     for row in rows:
-        at = row[2] if isinstance(row[2], float) else 0.0
         lines = lines_of(row)
         if lines is not None:
-            return Found(first, len(lines), at, lines)
-        remains = remains_of(row)
+            return Found(first, len(lines), row[2], lines)
+        remains = [] if whole else remains_of(row)
+        at = row[2] if isinstance(row[2], float) and 1.0 <= row[2] <= LATEST else None
         tried.append(Found(first, len(remains), at, remains))
     best = max(tried, key=Found.whole, default=None)
     return best if best is not None and best.whole() else None

@@ -274,7 +274,8 @@ class EventLog:
         Raises:
             StorageUnavailable: the log cannot be read now.
         """
-        last = after + 1 if damage.last is None else damage.last
+        # In a broken tree SQLite may say of what comes next that it comes before: nobody is led back.
+        last = after + 1 if damage.last is None else max(after + 1, damage.last)
         while damage.last is None and last < self.last:
             try:
                 await self.read(last, max_bytes=1)

@@ -22,7 +22,7 @@ from synceventsd.core.model import GLOBAL, Group
 from synceventsd.core.positions import Epochs
 from synceventsd.eventlog.commits import RejectRow
 from synceventsd.eventlog.rows import GROUP_COLUMNS, HEAD_COLUMNS, head_of, lines_of, unpacked
-from synceventsd.eventlog.schema import connect_reader, translated
+from synceventsd.eventlog.schema import connect_reader, is_damage, translated
 
 _GROUP: Final = f"SELECT {GROUP_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608 (our own text)
 _HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM event_group WHERE first = ?"  # noqa: S608
@@ -121,9 +121,11 @@ class Reader:
                         self._insist_deleted(max(first, follows), max(first, follows))
                     if group is not None and business is None and group.first > follows:
                         self._insist_deleted(follows, group.first - 1)
-                except LogDamaged:
+                except LogDamaged as damage:
                     if found:
                         return found, False
+                    if damage.last is not None and damage.last <= after:
+                        continue  # a broken tree's: it tells of what was not asked for
                     raise
                 if group is None or group.last < follows:  # or again: in a broken tree SQLite goes in circles
                     continue
@@ -154,17 +156,25 @@ class Reader:
         recent = self._passed if business is None else self._replayed
         group = recent.get(first, business)
         if group is None:
-            group = self._read(first, lambda: epochs().at(first).epoch, business)
+            group = self._readable(first, lambda: epochs().at(first).epoch, business)
             if group is not None:
                 recent.add(group, business)
         return group
 
-    def _read(self, first: int, epoch: Callable[[], str], business: int | None) -> Group | None:
+    def _readable(self, first: int, epoch: Callable[[], str], business: int | None) -> Group | None:
         """Return a group, or of one what a business may see; None when it is gone.
 
         Raises:
-            LogDamaged: it does not read.
+            LogDamaged: it does not read; where it ends is told, so that what is around it is read all the same.
         """
+        try:
+            return self._read(first, epoch, business)
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            raise LogDamaged(f"the group from event {first} does not read: {error}", self._end_of(first)) from error
+
+    def _read(self, first: int, epoch: Callable[[], str], business: int | None) -> Group | None:
         if business is not None:
             row = self._connection.execute(_HEAD, (first,)).fetchone()
             head = None if row is None else head_of(row)
@@ -219,7 +229,7 @@ class Reader:
     def _read_or_skip(self, first: int, business: int | None) -> Group | None:
         """Return a group; None where retention was faster, or it does not read: who reads on from here is told."""
         try:
-            return self._read(first, str, business)
+            return self._readable(first, str, business)
         except LogDamaged:
             return None
 

@@ -150,12 +150,13 @@ def remains_of(row: Sequence[Any]) -> list[bytes | None]:
         return []
     wanted = unpacked(sums[: len(sums) // 4 * 4])[:MAX_GROUP_EVENTS]
     whose = unpacked(businesses)
-    order = _order(whose) if totals is not None and len(whose) == len(wanted) else range(len(wanted))
+    order = _order(whose) if totals is not None and len(whose) >= len(wanted) else range(len(wanted))
     found: list[bytes | None] = [*text.split(b"\n")]
     kept: list[bytes | None] = [None] * len(wanted)
     for place, index in enumerate(order):
         near = range(max(0, place - _MOVED), min(len(found), place + _MOVED + 1))
-        _keep(kept, index, found, near, first, wanted)
+        if index < len(wanted):  # the sums may be cut off
+            _keep(kept, index, found, near, first, wanted)
     for index in [index for index, line in enumerate(kept) if line is None]:  # where it was broken whose they are
         _keep(kept, index, found, range(min(len(found), 2 * len(wanted))), first, wanted)
     return kept

@@ -201,13 +201,15 @@ def _copy_groups(
     groups: Iterator[Found], new: sqlite3.Connection, found: Salvaged, progress: Callable[[], object]
 ) -> None:
     told_at = time.monotonic()
+    at = time.time()  # of a group of which that does not read: as of the one before it
     expected: int | None = None
     for number, group in enumerate(groups, 1):
         if expected is not None and group.first > expected:
             found.lost.append((expected, group.first - 1))
         expected = group.first + group.count
+        at = at if group.accepted_at is None else group.accepted_at
         for start, kept in _runs(group, found):
-            _insert(new, found, start, kept, group.accepted_at)
+            _insert(new, found, start, kept, at)
         if number % GROUPS_A_TRANSACTION == 0:
             new.execute("COMMIT")
             new.execute("PRAGMA wal_checkpoint(PASSIVE)")
