@@ -1,4 +1,4 @@
-"""Lines of a group of which not all were read, and where in a group somebody's events are."""
+"""The lines of a group of which not all were read."""
 
 from __future__ import annotations
 
@@ -22,19 +22,3 @@ class Part(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         """Return a line; raises KeyError where it was not read."""
         return self.found[index]
-
-
-def places(whose: Sequence[int], owner: int, count: int) -> Sequence[int]:
-    """Return which events are somebody's; looked for by the sequence itself, five times as fast as one by one.
-
-    Args:
-        whose: each event's owner.
-        owner: whose events to look for.
-        count: how many there are.
-    """
-    if count == len(whose):
-        return range(count)
-    found: list[int] = []
-    for _ in range(count):
-        found.append(whose.index(owner, found[-1] + 1 if found else 0))
-    return found
