@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,16 @@ def remount(where: Path, how: str) -> None:
 
 
 def fill(disk: Path) -> Path:
-    """Write a file that takes all the room there is, or let it grow; return it."""
+    """Write a file that takes all the room there is now, or let it grow; return it.
+
+    Not what is given up meanwhile: the daemon's ballast is for the daemon.
+    """
     filler = disk / "filler"
-    with filler.open("ab", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            return filler
+    room = os.statvfs(disk)
+    with filler.open("ab", buffering=0) as file, suppress(OSError):
+        for _ in range(room.f_bavail * room.f_frsize // 4096):
+            file.write(b"x" * 4096)
+    return filler
 
 
 @cache
